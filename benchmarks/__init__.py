@@ -1,0 +1,5 @@
+"""What a run costs: a real worker on the simulator, beside a script that makes the same requests and keeps nothing.
+
+__main__   `make bench`: both in one run on one machine, so that their ratio means something
+bare       the script: asyncio and the stock openai client, no database, no recovery
+"""

@@ -1,0 +1,38 @@
+"""A stand-in for the provider: OpenAI's Responses and Conversations on its wire, with faults on demand, all in memory.
+
+    __main__       python -m simulator: flags, SIMULATOR_* variables, the server
+    app            the ASGI application: every route, and the gate that each request passes
+    control        what tests and benchmarks ask outside the wire: /healthz, /_simulator/*
+    provider       conversations and responses, and the rules between them: the lock, poisoned conversations
+    conversations  the items of one conversation, in order
+    responses      one response: its walk through the statuses, computed from the clock when somebody looks
+    validation     what OpenAI refuses in a request, in its words
+    errors         OpenAI's error bodies
+    wire           OpenAI's shapes: ids, items, response objects, lists, headers
+    faults         latency and injected errors; every later fault goes here
+    counters       what happened, for proofs
+    model          the model: items in, text or function calls out; a pure function
+    prompt         what the model is given, seen as request, documents and tool outputs
+    directives     the commands that tests write into a message
+    planning       which function serves which part of the request
+    arguments      arguments for a function from its JSON schema and the text
+    sums           an arithmetic expression for what was asked, from the figures of a text
+    reading        facts in a text: key lines, sentences, figures, words
+    answering      the final text: extracted facts and quoted tool outputs
+
+The model is deterministic and extracts; it does not think. Tests steer it by directives in the newest user message:
+
+    [[call NAME {json}]]      call this function; all calls up to [[then]] go into one response
+    [[then]]                  a further round begins once the calls before it have their outputs
+    [[say TEXT]]              the final answer
+    [[latency SECONDS]]       how long each response of this message takes
+    [[tokens N]]              the output tokens that its usage reports
+    [[fail CODE MESSAGE]]     the response of this round ends failed with this error
+    [[incomplete]]            the response of this round ends incomplete, with part of its text
+    [[hang]]                  the response of this round stays in_progress until it is cancelled
+
+`xN` at the end of fail, incomplete or hang (`[[fail server_error Try again x2]]`) makes it hold only for the first N
+creates of the client's run, known by metadata.run_id; without a run_id every create is its own first.
+
+Every response says metadata {"simulated": "true"}, unless the client's own 16 pairs leave no room.
+"""

@@ -1,0 +1,213 @@
+"""The ASGI application: every route, and the gate that each request passes."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from simulator import control, errors, wire
+from simulator.conversations import Page
+from simulator.faults import Faults, FaultSettings
+from simulator.provider import Provider
+from simulator.responses import Response
+from simulator.validation import check_metadata
+from simulator.wire import JsonObject
+
+Handler = Callable[[Provider, Request, JsonObject], Awaitable[JsonObject]]
+BAD_JSON = (
+    "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
+    "correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON. If you have trouble "
+    "figuring out how to fix this, please contact us through our help center at help.openai.com.)"
+)
+
+
+def create_app(options: FaultSettings | None = None) -> Starlette:
+    """Return a simulator of its own, with nothing in it."""
+    provider = Provider(Faults(options or FaultSettings()))
+    app = Starlette(routes=[*_api_routes(), *control.routes()], exception_handlers={404: _unknown, 405: _unknown})
+    app.state.provider = provider
+    return app
+
+
+def _api_routes() -> list[Route]:
+    return [
+        _route("POST", "/responses", create_response, faulty=True),
+        _route("GET", "/responses/{id}", get_response, faulty=True),
+        _route("DELETE", "/responses/{id}", delete_response),
+        _route("POST", "/responses/{id}/cancel", cancel_response),
+        _route("GET", "/responses/{id}/input_items", list_input_items),
+        _route("POST", "/conversations", create_conversation),
+        _route("GET", "/conversations/{id}", get_conversation),
+        _route("POST", "/conversations/{id}", update_conversation),
+        _route("DELETE", "/conversations/{id}", delete_conversation),
+        _route("POST", "/conversations/{id}/items", add_items),
+        _route("GET", "/conversations/{id}/items", list_items),
+        _route("GET", "/conversations/{id}/items/{item_id}", get_item),
+        _route("DELETE", "/conversations/{id}/items/{item_id}", delete_item),
+        _route("GET", "/models", list_models),
+        _route("GET", "/models/{model}", get_model),
+    ]
+
+
+def _route(method: str, path: str, handler: Handler, *, faulty: bool = False) -> Route:
+    """Put a handler behind the gate: key, body, counters, faults, and OpenAI's headers on whatever comes out."""
+
+    async def endpoint(request: Request) -> JSONResponse:
+        started = time.perf_counter()
+        provider: Provider = request.app.state.provider
+        provider.counters.requests += 1
+        try:
+            body = await _admitted(provider, request, faulty=faulty)
+            return JSONResponse(await handler(provider, request, body), headers=wire.headers(started))
+        except errors.ApiError as error:
+            provider.counters.rejected[error.name] += 1
+            return JSONResponse(error.body, error.status, {**wire.headers(started), **error.headers})
+
+    return Route(f"/v1{path}", endpoint, methods=[method], name=f"{method} {path}")
+
+
+async def _admitted(provider: Provider, request: Request, *, faulty: bool) -> JsonObject:
+    if not request.headers.get("authorization", "").removeprefix("Bearer").strip():
+        raise errors.unauthorized()
+    body = await _json_body(request)
+    provider.counters.seen(_run_of(provider, request, body))
+    fault = provider.faults.gate() if faulty else None
+    if fault is not None:
+        raise fault
+    return body
+
+
+async def _json_body(request: Request) -> JsonObject:
+    raw = await request.body()
+    try:
+        body = json.loads(raw) if raw else {}
+    except ValueError:
+        raise errors.ApiError(400, BAD_JSON, name="bad_json") from None
+    if not isinstance(body, dict):
+        raise errors.ApiError(400, BAD_JSON, name="bad_json")
+    return body
+
+
+def _run_of(provider: Provider, request: Request, body: JsonObject) -> str | None:
+    if request.url.path == "/v1/responses":
+        metadata = body.get("metadata")
+        run_id = metadata.get("run_id") if isinstance(metadata, dict) else None
+        return run_id if isinstance(run_id, str) else None
+    return provider.run_of(request.path_params.get("id", ""))
+
+
+async def _unknown(request: Request, _: Exception) -> JSONResponse:
+    if not request.headers.get("authorization"):
+        error = errors.unauthorized()
+    else:
+        error = errors.unknown_url(request.method, request.url.path)
+    return JSONResponse(error.body, error.status, wire.headers(time.perf_counter()))
+
+
+async def create_response(provider: Provider, request: Request, body: JsonObject) -> JsonObject:
+    """POST /responses: at once in background mode, else when the response has ended."""
+    provider.counters.creates += 1
+    response = provider.create_response(body)
+    if not body.get("background"):
+        await _until_ended(provider, request, response)
+    return response.body(provider.clock())
+
+
+async def _until_ended(provider: Provider, request: Request, response: Response) -> None:
+    """Wait for a foreground response; a client that goes away stops it."""
+    while response.is_active(provider.clock()):
+        left = min(response.ends - provider.clock(), 1.0)
+        await asyncio.sleep(max(left, 0.0))
+        if await request.is_disconnected():
+            provider.stop(response)
+
+
+async def get_response(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """GET /responses/{id}."""
+    if request.query_params.get("stream") == "true":
+        raise errors.invalid("stream", "The simulator does not stream; send stream=false.", "unsupported_parameter")
+    return provider.response(request.path_params["id"]).body(provider.clock())
+
+
+async def delete_response(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """DELETE /responses/{id}."""
+    return provider.delete_response(request.path_params["id"])
+
+
+async def cancel_response(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """POST /responses/{id}/cancel."""
+    return provider.cancel_response(request.path_params["id"]).body(provider.clock())
+
+
+async def list_input_items(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """GET /responses/{id}/input_items."""
+    items = provider.response(request.path_params["id"]).inputs
+    return Page.of(dict(request.query_params)).cut(items)
+
+
+async def create_conversation(provider: Provider, _: Request, body: JsonObject) -> JsonObject:
+    """POST /conversations."""
+    return provider.create_conversation(body).body()
+
+
+async def get_conversation(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """GET /conversations/{id}."""
+    return provider.conversation(request.path_params["id"]).body()
+
+
+async def update_conversation(provider: Provider, request: Request, body: JsonObject) -> JsonObject:
+    """POST /conversations/{id}: its metadata."""
+    conversation = provider.conversation(request.path_params["id"])
+    check_metadata(body.get("metadata"))
+    conversation.metadata = body.get("metadata") or {}
+    return conversation.body()
+
+
+async def delete_conversation(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """DELETE /conversations/{id}."""
+    ident = provider.conversation(request.path_params["id"]).id
+    del provider.conversations[ident]
+    return {"id": ident, "object": "conversation.deleted", "deleted": True}
+
+
+async def add_items(provider: Provider, request: Request, body: JsonObject) -> JsonObject:
+    """POST /conversations/{id}/items."""
+    return wire.item_list(provider.add_items(request.path_params["id"], body.get("items")), has_more=False)
+
+
+async def list_items(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """GET /conversations/{id}/items: newest first unless order=asc."""
+    items = list(provider.conversation(request.path_params["id"]).items.values())
+    return Page.of(dict(request.query_params)).cut(items)
+
+
+async def get_item(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """GET /conversations/{id}/items/{item_id}."""
+    return provider.item(request.path_params["id"], request.path_params["item_id"])
+
+
+async def delete_item(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
+    """DELETE /conversations/{id}/items/{item_id}: answers with the conversation."""
+    ident = request.path_params["id"]
+    item = provider.item(ident, request.path_params["item_id"])
+    conversation = provider.conversation(ident)
+    del conversation.items[item["id"]]
+    return conversation.body()
+
+
+async def list_models(_: Provider, __: Request, ___: JsonObject) -> JsonObject:
+    """GET /models."""
+    return {"object": "list", "data": [wire.model_object(name) for name in wire.MODELS]}
+
+
+async def get_model(_: Provider, request: Request, __: JsonObject) -> JsonObject:
+    """GET /models/{model}."""
+    name = request.path_params["model"]
+    if name not in wire.MODELS:
+        raise errors.ApiError(404, f"The model '{name}' does not exist", code="model_not_found", param="model")
+    return wire.model_object(name)

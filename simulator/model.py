@@ -1,0 +1,37 @@
+"""The model: what it was given in, text or function calls out; a pure function."""
+
+import dataclasses
+
+from simulator.answering import answer
+from simulator.planning import due
+from simulator.prompt import Prompt
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model does with one prompt; `latency` and `tokens` only where a directive sets them."""
+
+    text: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    failure: tuple[str, str] | None = None
+    incomplete: bool = False
+    hangs: bool = False
+    latency: float | None = None
+    tokens: int | None = None
+
+
+def reply_to(prompt: Prompt) -> Reply:
+    """Return the model's reply: scripted by directives, else thought up from the text."""
+    if prompt.script is None:
+        return _own_reply(prompt)
+    script = prompt.script
+    now, calls = script.current(len(prompt.made))
+    if not prompt.parallel:
+        calls = calls[:1]
+    text = "" if calls else (answer(prompt) if script.say is None else script.say)
+    return Reply(text, tuple(calls), now.failure, now.incomplete, now.hangs, script.latency, script.tokens)
+
+
+def _own_reply(prompt: Prompt) -> Reply:
+    calls = tuple((one.name, one.arguments) for one in due(prompt))
+    return Reply(calls=calls) if calls else Reply(text=answer(prompt))

@@ -1,0 +1,198 @@
+"""What OpenAI refuses in a request, in its words."""
+
+from typing import Any
+
+from simulator.errors import ApiError, invalid, missing
+from simulator.wire import JsonObject
+
+# The parameters of POST /responses as the SDK (3.54) sends them, with the kind of value each takes.
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "background": (bool, "a boolean"),
+    "background_options": (dict, "an object"),
+    "conversation": ((str, dict), "a conversation id or object"),
+    "context_management": (list, "an array"),
+    "frequency_penalty": ((int, float), "a decimal"),
+    "include": (list, "an array"),
+    "input": ((str, list), "one of a string or array of input items"),
+    "instructions": (str, "a string"),
+    "max_output_tokens": (int, "an integer"),
+    "max_tool_calls": (int, "an integer"),
+    "metadata": (dict, "a metadata object"),
+    "model": (str, "a string"),
+    "moderation": (dict, "an object"),
+    "parallel_tool_calls": (bool, "a boolean"),
+    "presence_penalty": ((int, float), "a decimal"),
+    "previous_response_id": (str, "a string"),
+    "prompt_cache_key": (str, "a string"),
+    "prompt_cache_options": (dict, "an object"),
+    "prompt_cache_retention": (str, "a string"),
+    "reasoning": (dict, "an object"),
+    "safety_identifier": (str, "a string"),
+    "service_tier": (str, "a string"),
+    "store": (bool, "a boolean"),
+    "stream": (bool, "a boolean"),
+    "stream_options": (dict, "an object"),
+    "temperature": ((int, float), "a decimal"),
+    "text": (dict, "an object"),
+    "tool_choice": ((str, dict), "a tool choice"),
+    "tools": (list, "an array"),
+    "top_logprobs": (int, "an integer"),
+    "top_p": ((int, float), "a decimal"),
+    "truncation": (str, "a string"),
+    "user": (str, "a string"),
+}
+_BOUNDS = {"temperature": (0, 2), "top_p": (0, 1), "max_output_tokens": (16, 1_000_000), "max_tool_calls": (1, 1_000)}
+_NEEDED = {
+    "message": ("content",),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "item_reference": ("id",),
+    "reasoning": ("summary",),
+}
+_ROLES = ("assistant", "system", "developer", "user")
+_PARTS = ("input_text", "input_image", "input_file", "output_text", "refusal")
+_FAMILIES = ("gpt-", "o1", "o3", "o4")
+
+
+def check_create(body: JsonObject) -> None:
+    """Refuse a POST /responses that OpenAI would refuse, by raising ApiError."""
+    for name, value in body.items():
+        if name not in _KINDS:
+            raise invalid(name, f"Unknown parameter: '{name}'.", "unknown_parameter")
+        if value is not None:
+            _check_kind(name, value)
+    _check_model(body.get("model"))
+    for name, (low, high) in _BOUNDS.items():
+        _check_bounds(name, body.get(name), low, high)
+    check_metadata(body.get("metadata"))
+    _check_tools(body.get("tools") or [])
+    _check_state(body)
+    if body.get("stream"):
+        raise invalid("stream", "The simulator does not stream; send stream=false.", "unsupported_parameter")
+    if isinstance(body.get("input"), list):
+        check_items(body["input"], "input")
+
+
+def _check_kind(name: str, value: object) -> None:
+    kind, words = _KINDS[name]
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not fits:
+        message = f"Invalid type for '{name}': expected {words}, but got {_described(value)} instead."
+        raise invalid(name, message, "invalid_type")
+
+
+def _described(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "an integer", float: "a decimal", str: "a string", list: "an array"}
+    return names.get(type(value), "an object")
+
+
+def _check_model(model: str | None) -> None:
+    if model is None:
+        raise missing("model")
+    if not model.startswith(_FAMILIES):
+        raise invalid("model", f"The requested model '{model}' does not exist.", "model_not_found")
+
+
+def _check_bounds(name: str, value: float | None, low: float, high: float) -> None:
+    if value is None or low <= value <= high:
+        return
+    kind = "decimal" if name in ("temperature", "top_p") else "integer"
+    side, sign, bound = ("below minimum", ">=", low) if value < low else ("above maximum", "<=", high)
+    code = f"{kind}_{side.split()[0]}_{side.split()[1][:3]}_value"
+    message = f"Invalid '{name}': {kind} {side} value. Expected a value {sign} {bound}, but got {value} instead."
+    raise invalid(name, message, code)
+
+
+def check_metadata(metadata: JsonObject | None) -> None:
+    """Refuse metadata beyond 16 pairs of 64 and 512 characters."""
+    if metadata is None:
+        return
+    if not isinstance(metadata, dict):
+        found = _described(metadata)
+        message = f"Invalid type for 'metadata': expected a metadata object, but got {found} instead."
+        raise invalid("metadata", message, "invalid_type")
+    if len(metadata) > 16:
+        tail = (
+            f"Expected an object with at most 16 properties, but got an object with {len(metadata)} properties instead."
+        )
+        raise invalid("metadata", f"Invalid 'metadata': too many properties. {tail}", "object_above_max_properties")
+    for key, value in metadata.items():
+        _check_pair(key, value)
+
+
+def _check_pair(key: str, value: Any) -> None:
+    param = f"metadata.{key}"
+    if len(key) > 64:
+        tail = f"Expected a string with maximum length 64, but got a string with length {len(key)} instead."
+        message = f"Invalid property name in 'metadata': '{key}' is too long. {tail}"
+        raise invalid(param, message, "property_name_above_max_length")
+    if not isinstance(value, str):
+        message = f"Invalid type for '{param}': expected a string, but got {_described(value)} instead."
+        raise invalid(param, message, "invalid_type")
+    if len(value) > 512:
+        tail = f"Expected a string with maximum length 512, but got a string with length {len(value)} instead."
+        raise invalid(param, f"Invalid '{param}': string too long. {tail}", "string_above_max_length")
+
+
+def _check_tools(tools: list[Any]) -> None:
+    for at, tool in enumerate(tools):
+        if not isinstance(tool, dict) or "type" not in tool:
+            raise missing(f"tools[{at}].type")
+        if tool["type"] == "function" and not tool.get("name"):
+            raise missing(f"tools[{at}].name")
+
+
+def _check_state(body: JsonObject) -> None:
+    conversation, previous = body.get("conversation"), body.get("previous_response_id")
+    if isinstance(conversation, dict) and not isinstance(conversation.get("id"), str):
+        raise missing("conversation.id")
+    if conversation and previous:
+        message = (
+            "Mutually exclusive parameters: Ensure you are only providing one of: "
+            "'previous_response_id' or 'conversation'."
+        )
+        raise ApiError(400, message, code="mutually_exclusive_parameters")
+    if body.get("input") is None and not conversation and not previous:
+        raise missing("input")
+
+
+def check_items(items: Any, where: str, at_most: int | None = None) -> None:
+    """Refuse items that are not messages, function calls, their outputs, reasoning or references."""
+    if not isinstance(items, list):
+        raise invalid(where, f"Invalid type for '{where}': expected an array, but got {_described(items)} instead.")
+    if at_most is not None and len(items) > at_most:
+        tail = f"Expected an array with maximum length {at_most}, but got an array with length {len(items)} instead."
+        raise invalid(where, f"Invalid '{where}': array too long. {tail}", "array_above_max_length")
+    for at, item in enumerate(items):
+        _check_item(item, f"{where}[{at}]")
+
+
+def _check_item(item: Any, where: str) -> None:
+    if not isinstance(item, dict):
+        message = f"Invalid type for '{where}': expected an input item, but got {_described(item)} instead."
+        raise invalid(where, message, "invalid_type")
+    kind = item.get("type", "message")
+    if kind not in _NEEDED:
+        raise invalid(where, f"Invalid value: '{kind}'. Supported values are: {_listed(tuple(_NEEDED))}.")
+    if kind == "message" and item.get("role") not in _ROLES:
+        raise invalid(where, f"Invalid value: '{item.get('role', '')}'. Supported values are: {_listed(_ROLES)}.")
+    for name in _NEEDED[kind]:
+        if item.get(name) is None:
+            raise missing(f"{where}.{name}")
+    content = item.get("content") if kind == "message" else None
+    for at, part in enumerate(content if isinstance(content, list) else []):
+        _check_part(part, f"{where}.content[{at}]")
+
+
+def _check_part(part: Any, where: str) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind not in _PARTS:
+        raise invalid(f"{where}.type", f"Invalid value: '{kind}'. Supported values are: {_listed(_PARTS)}.")
+    if kind in ("input_text", "output_text") and not isinstance(part.get("text"), str):
+        raise missing(f"{where}.text")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:-1]) + f", and '{names[-1]}'"

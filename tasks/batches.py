@@ -1,0 +1,278 @@
+"""Batches of documents: find and read them, make each one a run on its own thread, estimate, collect what came out."""
+
+import csv
+import glob
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tasks import runs
+from tools.extract import SUFFIXES, Unreadable, extract_text
+from tools.text import storable
+from worker.errors import UsageError
+from worker.lifecycle import ACTIVE, REOPENABLE, Status
+from worker.prices import Prices
+from worker.producer import Producer
+from worker.store import assistants, batches, reading
+from worker.store.database import Database
+
+OUTPUT_TOKENS = 500
+"""Tokens of one answer that an estimate assumes, where the assistant's limit is not lower."""
+
+_TRANSACTION = 100
+_PAGE = 300
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One input: its text, or the reason why there is none."""
+
+    name: str
+    text: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a batch would take: tokens by four characters each, cost null where the model has no price."""
+
+    documents: int
+    unreadable: list[dict[str, str | None]]
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    assumption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one document; status `unreadable` where it has no run."""
+
+    document: str
+    status: str
+    answer: str | None
+    error: str | None
+    tool_calls: list[dict[str, Any]]
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    seconds: float | None
+    run_id: str | None
+
+
+def find(paths: Sequence[str]) -> list[Path]:
+    """Return the files of paths, folders and globs, each once, in the order given; UsageError if one leads nowhere."""
+    found: dict[Path, Path] = {}
+    for given in paths:
+        for path in _matches(given):
+            for file in _files(path) if path.is_dir() else [path]:
+                found.setdefault(file.resolve(), file)
+    if not found:
+        raise UsageError(
+            f"no documents in {', '.join(paths)}; files that can be read end in {' '.join(sorted(SUFFIXES))}"
+        )
+    return list(found.values())
+
+
+def _matches(given: str) -> list[Path]:
+    if os.path.lexists(given):
+        return [Path(given)]
+    if not glob.has_magic(given):
+        raise UsageError(f"{given}: there is no such file or folder")
+    matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    if not matches:
+        raise UsageError(f"{given}: no file matches")
+    return [Path(match) for match in matches]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Walk the files of a folder that can be read; hidden ones and links to folders are left out."""
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(at, name)
+
+
+def read(paths: Sequence[Path]) -> Iterator[Document]:
+    """Read one document after the other; their names begin below the folder that holds all of them."""
+    absolute = [path.absolute() for path in paths]
+    root = os.path.commonpath([path.parent for path in absolute])
+    for path in absolute:
+        name = storable(path.relative_to(root).as_posix())
+        try:
+            yield Document(name, extract_text(path))
+        except Unreadable as error:
+            yield Document(name, None, str(error))
+
+
+def message(prompt: str, document: Document) -> str:
+    """Return what the model reads: the prompt, and the document between tags that it cannot close by itself."""
+    text = document.text or ""
+    tag = next(tag for tag in _tags() if f"</{tag}" not in text)
+    name = document.name.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+    return f'{prompt.strip()}\n\n<{tag} name="{" ".join(name.split())}">\n{text}\n</{tag}>'
+
+
+def _tags() -> Iterator[str]:
+    yield "document"
+    for number in range(2, 1_000_000):
+        yield f"document{number}"
+
+
+def estimate(producer: Producer, assistant: str, prompt: str, documents: Iterable[Document]) -> Estimate:
+    """Say what a batch would take, without submitting it."""
+    with producer.database.read() as connection:
+        config = assistants.require(connection, assistant).config
+    steps = 2 if config.get("tools") else 1
+    answer = min(OUTPUT_TOKENS, config.get("max_output_tokens") or OUTPUT_TOKENS)
+    readable, tokens, unreadable = 0, 0, []
+    for document in documents:
+        if document.text is None:
+            unreadable.append({"document": document.name, "error": document.error})
+            continue
+        readable += 1
+        tokens += math.ceil((len(config.get("instructions") or "") + len(message(prompt, document))) / 4)
+    model, total_in, total_out = str(config["model"]), tokens * steps, readable * steps * answer
+    return Estimate(
+        documents=readable,
+        unreadable=unreadable,
+        model=model,
+        input_tokens=total_in,
+        output_tokens=total_out,
+        cost_usd=Prices.load(producer.settings.prices).cost(model, total_in, total_out),
+        assumption=f"estimated: 4 characters a token, {steps} model step(s) a document, {answer} output tokens a step",
+    )
+
+
+def submit(
+    producer: Producer,
+    assistant: str,
+    prompt: str,
+    documents: Iterable[Document],
+    *,
+    queue: str = "default",
+    priority: int = 5,
+) -> str:
+    """Make every readable document a run and return the batch's id; raises UsageError before anything is written.
+
+    A hundred documents are one transaction, so a submit that is broken off leaves whole documents behind.
+    """
+    if not prompt.strip():
+        raise UsageError("the prompt is empty; say what is to be done with each document")
+    prompt = storable(prompt)
+    with producer.database.read() as connection:
+        assistants.require(connection, assistant)
+    ring = producer.doorbell.ring
+    ask = partial(runs.RunRequest, assistant=assistant, queue=queue, priority=priority)
+    batch_id, position = "", 0
+    for chunk in _chunks(documents, _TRANSACTION):
+        with producer.database.write() as connection:
+            batch_id = batch_id or batches.create(connection, assistant, prompt)
+            asked = {
+                at: ask(input=message(prompt, one), metadata={"document": one.name}, batch_id=batch_id)
+                for at, one in enumerate(chunk, position)
+                if one.text is not None
+            }
+            runs.accept(producer, connection, list(asked.values()))
+            rows = [_row(at, one, asked.get(at)) for at, one in enumerate(chunk, position)]
+            batches.add(connection, batch_id, rows)
+        position += len(chunk)
+        ring([queue])
+    return batch_id
+
+
+def _row(position: int, document: Document, request: runs.RunRequest | None) -> batches.DocumentRow:
+    characters = None if document.text is None else len(document.text)
+    return batches.DocumentRow(position, document.name, characters, request.id if request else None, document.error)
+
+
+def cancel(producer: Producer, batch_id: str) -> int:
+    """Ask for a cancel of every run of a batch that has not ended; returns how many those are."""
+    return _each(producer, batch_id, sorted(ACTIVE), producer.cancel)
+
+
+def retry(producer: Producer, batch_id: str, *, only_failed: bool) -> int:
+    """Reopen the failed and expired runs of a batch, or also the cancelled and incomplete; returns how many."""
+    chosen = {Status.FAILED, Status.EXPIRED} if only_failed else REOPENABLE
+    return _each(producer, batch_id, sorted(chosen), producer.retry)
+
+
+def _each(producer: Producer, batch_id: str, statuses: Sequence[Status], act: Callable[[str], object]) -> int:
+    with producer.database.read() as connection:
+        ids = batches.run_ids(connection, batch_id, statuses)
+    for run_id in ids:
+        act(run_id)
+    return len(ids)
+
+
+def results(database: Database, batch_id: str) -> Iterator[Result]:
+    """Give what came of each document, in order; UsageError for an unknown batch."""
+    with database.read() as connection:
+        rows = batches.documents(connection, batch_id)
+    for page in _chunks(rows, _PAGE):
+        with database.read() as connection:
+            views = reading.by_ids(connection, [row.run_id for row in page if row.run_id])
+        for row in page:
+            yield _result(row.name, views[row.run_id]) if row.run_id else _unreadable(row)
+
+
+def _unreadable(row: batches.DocumentRow) -> Result:
+    return Result(row.name, "unreadable", None, row.error, [], None, None, None, None, None)
+
+
+def _result(name: str, view: reading.RunView) -> Result:
+    error = f"{view.error['code']}: {view.error['message']}" if view.error else None
+    return Result(
+        document=name,
+        status=view.status.value,
+        answer=view.output_text,
+        error=error,
+        tool_calls=view.tool_calls,
+        input_tokens=view.usage["input_tokens"],
+        output_tokens=view.usage["output_tokens"],
+        cost_usd=view.cost_usd,
+        seconds=view.seconds,
+        run_id=view.id,
+    )
+
+
+def export(database: Database, batch_id: str, folder: Path) -> tuple[Path, Path]:
+    """Write results.jsonl and results.csv into the folder and return their paths; raises UsageError."""
+    found = results(database, batch_id)
+    first = next(found, None)  # an unknown batch is told before a file is touched
+    jsonl, table = folder / "results.jsonl", folder / "results.csv"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Excel takes a CSV file for UTF-8 only with a byte order mark.
+        with jsonl.open("w", encoding="utf-8") as lines, table.open("w", encoding="utf-8-sig", newline="") as cells:
+            writer = csv.writer(cells)
+            writer.writerow(field.name for field in fields(Result))
+            for result in chain([first] if first else [], found):
+                lines.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
+                writer.writerow(_cells(result))
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: {error.strerror or 'cannot be written'}") from None
+    return jsonl, table
+
+
+def _cells(result: Result) -> list[object]:
+    """Return the row of a table, the tools by name; a spreadsheet must not take a text for a formula."""
+    names = ", ".join(call["name"] for call in result.tool_calls)
+    row = {**asdict(result), "tool_calls": names}
+    return [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in row.values()]
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,156 @@
+"""`up` and `demo`: everything on this machine, started and stopped with the command."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from tasks import batches
+from tasks.cli import stack
+from tasks.cli.assistant_commands import apply_file
+from tasks.cli.output import ERR, OUT, JsonOption, dollars, emit, note, number
+from tasks.cli.progress import watch
+from tasks.cli.stack import Stack
+from tasks.cli.tables import progress_json, results_table
+from worker import urls
+from worker.errors import UsageError
+from worker.producer import Producer
+from worker.settings import Settings, environment
+from worker.wire import celery_queue
+
+SAMPLES = Path("samples")
+ASSISTANTS = Path("assistants.yaml")
+ASSISTANT = "clerk"
+QUEUE = "demo"
+PROMPT = (
+    "If this document is an invoice, compute its total including VAT and look up its supplier in the table "
+    "suppliers.csv; then summarise it in one sentence."
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def up() -> None:
+    """Start an embedded server, a worker and the scheduler, and stop them with Ctrl-C.
+
+    Without OPENAI_API_KEY the provider is the simulator. REDIS_URL and DATABASE_URL are used where they are set.
+    """
+    settings = Settings.from_env()
+    simulate = settings.openai_api_key is None
+    note("starting …")
+    with _ends_with_sigterm(), stack.running(settings.home, environment(), simulate=simulate) as running:
+        for line in _where(running, simulate=simulate):
+            OUT.print(line, soft_wrap=True)
+        OUT.print("ready; stop with Ctrl-C. In another terminal: runwright submit --assistant NAME TEXT --wait")
+        try:
+            while True:
+                running.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            note("stopping …")
+
+
+@app.command()
+def demo(
+    live: Annotated[bool, typer.Option("--live", help="Use OPENAI_*, REDIS_URL and DATABASE_URL.")] = False,
+    model: Annotated[str | None, typer.Option(help="Model to use in place of the one in assistants.yaml.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job over samples/: submit a batch, watch it, show what came out.
+
+    Without --live it uses the simulator and embedded servers, whatever the environment holds.
+    """
+    if not (SAMPLES.is_dir() and ASSISTANTS.is_file()):
+        raise UsageError(f"{SAMPLES}/ and {ASSISTANTS} are not here; run the demo in the repository's folder")
+    chosen = {"RUNWRIGHT_TOOL_DATA": str(SAMPLES.resolve()), **({} if live else {"RUNWRIGHT_POLL_MIN": "0.2"})}
+    settings = Settings.from_env(environment(with_settings=live))
+    if live and settings.openai_api_key is None:
+        raise UsageError("OPENAI_API_KEY: not set; --live needs it, the demo without --live needs nothing")
+    home = settings.home / "demo"
+    note(_promise(live=live))
+    environ = {**environment(with_settings=live), **chosen}
+    with (
+        _ends_with_sigterm(),
+        stack.running(home, environ, simulate=not live, queues=celery_queue(QUEUE)) as running,
+    ):
+        for line in _where(running, simulate=not live):
+            note(line)
+        completed = _main_job(running, model=model, live=live, as_json=as_json)
+        note("stopping what was started …")
+    raise typer.Exit(0 if completed else 1)
+
+
+def _promise(*, live: bool) -> str:
+    if live:
+        return "Runwright demo on your provider: OPENAI_*, REDIS_URL and DATABASE_URL are used where they are set."
+    return "Runwright demo on the simulator and embedded servers; keys, Redis and databases of yours are not touched."
+
+
+def _where(running: Stack, *, simulate: bool) -> Iterator[str]:
+    settings = running.settings()
+    told = " (simulated: no real model answers)" if simulate else ""
+    yield f"  provider  {settings.openai_base_url or 'OpenAI'}{told}"
+    yield f"  broker    {urls.without_secret(settings.broker_url())}"
+    yield f"  database  {urls.without_secret(settings.database_url)}"
+    yield f"  logs      {running.logs}"
+
+
+def _main_job(running: Stack, *, model: str | None, live: bool, as_json: bool) -> bool:
+    """Submit the batch, watch it to its end and show it; returns whether every readable document has its answer."""
+    producer = Producer(running.settings())
+    apply_file(producer, ASSISTANTS, **({"model": model} if model else {}))
+    paths = batches.find([str(SAMPLES / "documents")])
+    if live:
+        _announce(producer, batches.estimate(producer, ASSISTANT, PROMPT, batches.read(paths)))
+    batch_id = batches.submit(producer, ASSISTANT, PROMPT, batches.read(paths), queue=QUEUE)
+    progress = watch(producer.database, batch_id, ERR, running.check)
+    results = list(batches.results(producer.database, batch_id))
+    folder = running.home / "results" / batch_id
+    files_written = batches.export(producer.database, batch_id, folder)
+    if as_json:
+        told = {"results": [asdict(one) for one in results], "files": [str(file) for file in files_written]}
+        emit({**progress_json(progress), **told})
+    else:
+        OUT.print(results_table(results))
+        _say_where(running, batch_id, files_written)
+    return progress.completed + progress.unreadable == progress.documents
+
+
+def _announce(producer: Producer, estimate: batches.Estimate) -> None:
+    """Say what it will cost before anything is sent, and ask where somebody can answer."""
+    server = producer.settings.openai_base_url or "OpenAI"
+    cost = dollars(estimate.cost_usd) if estimate.cost_usd is not None else "unknown (the model has no price here)"
+    tokens = f"{number(estimate.input_tokens)} input and {number(estimate.output_tokens)} output tokens"
+    note(f"{estimate.documents} runs on {server} with {estimate.model}: about {tokens}, cost about {cost}")
+    note(f"({estimate.assumption})")
+    if sys.stdin.isatty():
+        typer.confirm("Go on?", default=True, abort=True, err=True)
+
+
+def _say_where(running: Stack, batch_id: str, written: tuple[Path, ...]) -> None:
+    for file in written:
+        OUT.print(f"results   {file}", soft_wrap=True)
+    OUT.print(f"database  {urls.without_secret(running.settings().database_url)}", soft_wrap=True)
+    OUT.print(f"again     RUNWRIGHT_HOME={running.home} .venv/bin/runwright batch show {batch_id}", soft_wrap=True)
+
+
+@contextmanager
+def _ends_with_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that what was started is stopped."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

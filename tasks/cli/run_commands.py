@@ -1,0 +1,163 @@
+"""One run from the shell: submit, show, list, cancel, retry."""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasks import runs
+from tasks.cli.output import ERR, OUT, JsonOption, emit, note, say
+from tasks.cli.progress import hint
+from tasks.cli.tables import run_details, runs_table
+from tools.extract import SUFFIXES, Unreadable, extract_text, read_bytes
+from tools.text import decode, storable
+from worker.errors import UsageError
+from worker.lifecycle import Status
+from worker.producer import producer
+from worker.store import batches, reading
+
+app = typer.Typer()
+
+
+@app.command()
+def submit(
+    text: Annotated[str, typer.Argument(metavar="TEXT|-|@FILE", help="The input itself, - for stdin, or @FILE.")],
+    *,
+    assistant: Annotated[str, typer.Option(help="The assistant that is asked.")],
+    thread: Annotated[str | None, typer.Option(help="Go on in this thread; without it the run gets a new one.")] = None,
+    queue: Annotated[str, typer.Option(help="The queue whose workers may take the run.")] = "default",
+    priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = 5,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kept with the run.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless completed.")] = False,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds that --wait waits at most.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask an assistant once."""
+    if timeout is not None and not wait:
+        raise UsageError("--timeout says how long --wait waits; give both or neither")
+    handle = runs.submit(
+        assistant=assistant,
+        input=_input(text),
+        thread=thread,
+        queue=queue,
+        priority=priority,
+        idempotency_key=key,
+        metadata=_metadata(metadata or ()),
+    )
+    if wait:
+        _finish(handle, timeout, as_json=as_json)
+    elif as_json:
+        emit({"id": handle.id, "thread_id": handle.thread_id, "status": handle.status()})
+    else:
+        say(f"run {handle.id} on thread {handle.thread_id}: {handle.status()}")
+
+
+def _input(given: str) -> str:
+    if given == "-":
+        return storable(sys.stdin.buffer.read().decode("utf-8", "replace"))
+    if not given.startswith("@"):
+        return storable(given)
+    path = Path(given[1:])
+    try:
+        return extract_text(path) if path.suffix.lower() in SUFFIXES else decode(read_bytes(path))
+    except (Unreadable, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _metadata(given: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--metadata {pair!r}: write it as NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _finish(handle: runs.RunHandle, timeout: float | None, *, as_json: bool) -> None:
+    hint(producer().database, ERR)
+    try:
+        with ERR.status(f"run {handle.id}"):
+            view = handle.wait(timeout)
+    except TimeoutError as error:
+        note(f"{error}; it goes on: `runwright show {handle.id}`")
+        view = handle.result()
+    if as_json:
+        emit(view.as_json())
+    else:
+        OUT.print(run_details(view))
+    if view.status is not Status.COMPLETED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    events: Annotated[bool, typer.Option("--events", help="Also what happened to it, in order.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one run with its answer, tool calls and cost."""
+    with producer().database.read() as connection:
+        view = reading.run(connection, run_id)
+        happened = reading.events(connection, run_id) if events else []
+    if as_json:
+        emit({**view.as_json(), "events": happened} if events else view.as_json())
+        return
+    OUT.print(run_details(view))
+    for event in happened:
+        said = " ".join(f"{name}={value}" for name, value in event["data"].items() if value is not None)
+        say(f"{event['at']:%Y-%m-%d %H:%M:%S.%f}  attempt {event['attempt']}  {event['name']}  {said}".rstrip())
+
+
+@app.command("list")
+def list_runs(
+    status: Annotated[list[Status] | None, typer.Option(help="Only runs in this status; may be given again.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only runs of this batch.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Only runs of this thread.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest runs, newest first."""
+    with producer().database.read() as connection:
+        if batch:
+            batches.progress(connection, batch)  # an unknown batch is an error, not an empty list
+        views = reading.runs(connection, statuses=status or (), batch_id=batch, thread_id=thread, limit=limit)
+    if as_json:
+        emit([view.as_json() for view in views])
+    elif views:
+        OUT.print(runs_table(views))
+    else:
+        note("no runs")
+
+
+@app.command()
+def cancel(ids: Annotated[list[str], typer.Argument(metavar="ID...")], as_json: JsonOption = False) -> None:
+    """Ask for a cancel; a running one ends when its provider's run has."""
+    _each(ids, runs.cancel, as_json=as_json)
+
+
+@app.command()
+def retry(ids: Annotated[list[str], typer.Argument(metavar="ID...")], as_json: JsonOption = False) -> None:
+    """Reopen ended runs for one further attempt; completed ones are refused."""
+    _each(ids, lambda run_id: runs.retry(run_id).status(), as_json=as_json)
+
+
+def _each(ids: Iterable[str], act: Callable[[str], Status], *, as_json: bool) -> None:
+    """Do all that can be done, then report what could not."""
+    done: list[dict[str, Any]] = []
+    wrong: list[str] = []
+    for run_id in dict.fromkeys(ids):
+        try:
+            done.append({"id": run_id, "status": act(run_id)})
+        except UsageError as error:
+            wrong.append(str(error))
+    if as_json:
+        emit(done)
+    else:
+        for one in done:
+            say(f"run {one['id']}: {one['status']}")
+    if wrong:
+        raise UsageError("\n".join(wrong))

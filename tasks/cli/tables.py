@@ -1,0 +1,149 @@
+"""Tables for people."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from tasks.batches import Result
+from tasks.cli.output import clean, dollars, number, pairs
+from worker.store.batches import Progress
+from worker.store.reading import RunView
+
+STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "expired": "red",
+    "unreadable": "red",
+    "incomplete": "yellow",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+}
+_ANSWER = 150
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        narrow = column in right or column == "status"
+        side: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, justify=side, overflow="fold", no_wrap=narrow)
+    return table
+
+
+def results_table(results: Iterable[Result]) -> Table:
+    """Show what came of each document of a batch."""
+    numbers = ("tokens", "cost", "seconds")
+    table = _table("document", "status", "answer", "tool calls", *numbers, right=numbers)
+    for one in results:
+        tokens = None if one.input_tokens is None else one.input_tokens + (one.output_tokens or 0)
+        told = _short(one.answer or one.error or "")
+        table.add_row(
+            clean(one.document),
+            clean(one.status, STYLES.get(one.status, "")),
+            clean(told, "" if one.answer else "dim"),
+            clean("\n".join(_counted([call["name"] for call in one.tool_calls]))),
+            number(tokens),
+            dollars(one.cost_usd),
+            number(one.seconds, 1),
+        )
+    return table
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _ANSWER else f"{line[: _ANSWER - 1]}…"
+
+
+def _counted(names: Sequence[str]) -> list[str]:
+    counts = {name: names.count(name) for name in names}
+    return [name if count == 1 else f"{name} ×{count}" for name, count in counts.items()]
+
+
+def runs_table(views: Iterable[RunView]) -> Table:
+    """Show many runs, one a line."""
+    numbers = ("attempts", "cost", "seconds")
+    table = _table("run", "status", "assistant", "thread", "created", *numbers, right=numbers)
+    for view in views:
+        table.add_row(
+            view.id,
+            clean(view.status.value, STYLES.get(view.status.value, "")),
+            clean(view.assistant),
+            clean(view.thread_id),
+            f"{view.created_at:%Y-%m-%d %H:%M:%S}",
+            number(view.attempts),
+            dollars(view.cost_usd),
+            number(view.seconds, 1),
+        )
+    return table
+
+
+def run_details(view: RunView) -> RenderableType:
+    """Show one run whole: what it is, its tool calls, its end."""
+    facts = Table.grid(padding=(0, 2))
+    tokens = f"{number(view.usage['input_tokens'])} in, {number(view.usage['output_tokens'])} out"
+    for name, value in (
+        ("run", view.id),
+        ("status", view.status.value),
+        ("assistant", f"{view.assistant}, version {view.assistant_version}"),
+        ("thread", view.thread_id),
+        ("attempts", f"{view.attempts} of {view.max_attempts}"),
+        ("created", f"{view.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("seconds", number(view.seconds, 1)),
+        ("tokens", tokens),
+        ("cost", dollars(view.cost_usd)),
+        ("metadata", ", ".join(f"{name}={value}" for name, value in view.metadata.items()) or "–"),
+    ):
+        facts.add_row(name, clean(value, STYLES.get(view.status.value, "") if name == "status" else ""))
+    parts: list[RenderableType] = [facts]
+    if view.tool_calls:
+        calls = _table("tool call", "arguments", "output", "status")
+        for call in view.tool_calls:
+            calls.add_row(*(clean(_short(str(call[key] or ""))) for key in ("name", "arguments", "output", "status")))
+        parts.append(calls)
+    if view.error:
+        parts.append(clean(f"\n{view.error['code']}: {view.error['message']}", "red"))
+    if view.output_text:
+        parts.append(clean(f"\n{view.output_text}"))
+    return Group(*parts)
+
+
+def batches_table(batches: Iterable[Progress]) -> Table:
+    """Show many batches, one a line."""
+    numbers = ("documents", "ended", "cost")
+    table = _table("batch", "assistant", "created", *numbers, "statuses", right=numbers)
+    for one in batches:
+        table.add_row(
+            one.id,
+            clean(one.assistant),
+            f"{one.created_at:%Y-%m-%d %H:%M:%S}",
+            number(one.documents),
+            number(one.ended),
+            dollars(one.cost_usd),
+            pairs(counts(one)),
+        )
+    return table
+
+
+def counts(progress: Progress) -> dict[str, int]:
+    """Return how many documents stand where, unreadable ones among them."""
+    unreadable = {"unreadable": progress.unreadable} if progress.unreadable else {}
+    return {**dict(sorted(progress.statuses.items())), **unreadable}
+
+
+def progress_json(progress: Progress) -> dict[str, Any]:
+    """Return where a batch stands, for --json."""
+    return {
+        "id": progress.id,
+        "assistant": progress.assistant,
+        "created_at": progress.created_at,
+        "documents": progress.documents,
+        "unreadable": progress.unreadable,
+        "ended": progress.ended,
+        "completed": progress.completed,
+        "statuses": dict(progress.statuses),
+        "usage": {"input_tokens": progress.input_tokens, "output_tokens": progress.output_tokens},
+        "cost_usd": progress.cost_usd,
+    }

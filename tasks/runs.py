@@ -1,0 +1,262 @@
+"""Runs from Python: submit them, wait for them, cancel them, try them again."""
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from worker.errors import UsageError
+from worker.lifecycle import TERMINAL, Status
+from worker.producer import Producer, producer
+from worker.store import assistants, reading, submitting
+from worker.store.assistants import Version
+from worker.store.reading import RunView
+from worker.store.submitting import Accepted, NewRun
+from worker.wire import QUEUE_PREFIX
+
+_QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
+_LONGEST_LOOK = 1.0
+_TO_RING = "runwright_to_ring"  # of a session's info: the queues of runs that its commit will make visible
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """One run as a producer asks for it.
+
+    input is text, or a list of content parts as the provider takes them; thread is a key of the producer's own or an id
+    of ours, made on first use; a higher priority (0 to 9) goes first among threads; timeout is in seconds from the
+    first start. The same idempotency_key gives the same run.
+    """
+
+    assistant: str
+    input: str | Sequence[Mapping[str, Any]]
+    thread: str | None = None
+    queue: str = "default"
+    priority: int = 5
+    idempotency_key: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    available_at: datetime | None = None
+    max_attempts: int | None = None
+    timeout: float | None = None
+    batch_id: str | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    store_result: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunHandle:
+    """A run that was accepted; everything else is read from its row."""
+
+    id: str
+    thread_id: str
+
+    def status(self) -> Status:
+        """Return where the run stands."""
+        with producer().database.read() as connection:
+            return reading.status(connection, self.id)
+
+    def result(self) -> RunView:
+        """Return the run as it is now, with its answer once it has ended."""
+        with producer().database.read() as connection:
+            return reading.run(connection, self.id)
+
+    def wait(self, timeout: float | None = None) -> RunView:
+        """Return the run when it has ended; raises TimeoutError after `timeout` seconds."""
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        pause = 0.05
+        while self.status() not in TERMINAL:
+            if ends_at is not None and time.monotonic() + pause > ends_at:
+                raise TimeoutError(f"run {self.id} is still {self.status()} after {timeout:g} s")
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_LOOK)
+        return self.result()
+
+    def cancel(self) -> Status:
+        """Ask for a cancel; returns the status at once, which is final only where the run was still queued."""
+        return cancel(self.id)
+
+
+def submit(
+    *,
+    assistant: str,
+    input: str | Sequence[Mapping[str, Any]],  # noqa: A002 - the word of the provider's API
+    thread: str | None = None,
+    queue: str = "default",
+    priority: int = 5,
+    idempotency_key: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    available_at: datetime | None = None,
+    max_attempts: int | None = None,
+    timeout: float | None = None,
+    session: Session | None = None,
+) -> RunHandle:
+    """Accept one run; see RunRequest for the keywords.
+
+    With a session on the same database the row joins its transaction and the doorbell rings after its commit.
+    Raises UsageError for what cannot be run, KeyReused for a known key with other input.
+    """
+    request = RunRequest(
+        assistant=assistant,
+        input=input,
+        thread=thread,
+        queue=queue,
+        priority=priority,
+        idempotency_key=idempotency_key,
+        metadata=metadata,
+        available_at=available_at,
+        max_attempts=max_attempts,
+        timeout=timeout,
+    )
+    return submit_many([request], session=session)[0]
+
+
+def submit_many(requests: Iterable[RunRequest], *, session: Session | None = None) -> list[RunHandle]:
+    """Accept many runs in one transaction, all or none; returns their handles in order."""
+    door = producer()
+    bell = door.doorbell  # where there is no broker, say so before anything is written
+    asked = list(requests)
+    if session is not None:
+        accepted = accept(door, _begun(session), asked)
+        _ring_after_commit(session, [run.queue for run in accepted if run.new])
+    else:
+        with door.database.write() as connection:
+            accepted = accept(door, connection, asked)
+        bell.ring(run.queue for run in accepted if run.new)
+    return [RunHandle(run.id, run.thread_id) for run in accepted]
+
+
+def _begun(session: Session) -> Connection:
+    """Return the session's connection with its transaction begun.
+
+    Python's sqlite3 begins one only with the first write: a savepoint before that would be a transaction of its own.
+    """
+    connection = session.connection()
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite" and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    return connection
+
+
+def _ring_after_commit(session: Session, queues: list[str]) -> None:
+    session.info.setdefault(_TO_RING, []).extend(queues)
+    if not event.contains(session, "after_commit", _ring_waiting):
+        event.listen(session, "after_commit", _ring_waiting)
+
+
+def _ring_waiting(session: Session) -> None:
+    """Ring for what the session has submitted; the release of a savepoint is not yet the commit."""
+    if not session.in_nested_transaction():
+        _ring_aside(producer(), session.info.pop(_TO_RING, []))
+
+
+async def submit_async(session: AsyncSession, **request: Any) -> RunHandle:
+    """Accept one run in the transaction of an AsyncSession; the keywords are those of submit."""
+    return await session.run_sync(lambda sync_session: submit(session=sync_session, **request))
+
+
+def _ring_aside(door: Producer, queues: Sequence[str]) -> None:
+    """Ring; where an AsyncSession commits, not on its event loop, which a lost Redis would hold up."""
+    try:
+        asyncio.get_running_loop().run_in_executor(None, door.doorbell.ring, queues)
+    except RuntimeError:  # no loop runs in this thread
+        door.doorbell.ring(queues)
+
+
+def handle(run_id: str) -> RunHandle:
+    """Return the handle of a run that was submitted before; raises UnknownRun."""
+    with producer().database.read() as connection:
+        view = reading.run(connection, run_id)
+    return RunHandle(view.id, view.thread_id)
+
+
+def cancel(run_id: str) -> Status:
+    """Ask for a cancel and return the status now; raises UnknownRun."""
+    return producer().cancel(run_id)
+
+
+def retry(run_id: str) -> RunHandle:
+    """Reopen an ended run for a further attempt; raises UsageError where it has its result or has not ended."""
+    view = producer().retry(run_id)
+    return RunHandle(view.id, view.thread_id)
+
+
+def accept(door: Producer, connection: Connection, requests: Sequence[RunRequest]) -> list[Accepted]:
+    """Check the requests and insert their rows on this connection; the caller commits and rings."""
+    versions: dict[str, Version] = {}
+    for name in {request.assistant for request in requests}:
+        versions[name] = assistants.require(connection, name)
+    return submitting.submit(connection, [_new_run(door, versions[r.assistant], r) for r in requests])
+
+
+def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
+    _check(request)
+    parts = [{"type": "text", "text": request.input}] if isinstance(request.input, str) else list(request.input)
+    config, settings = version.config, door.settings
+    return NewRun(
+        id=request.id,
+        assistant_id=version.id,
+        assistant=version.name,
+        input=[dict(part) for part in parts],
+        thread_id=request.thread,
+        queue=request.queue,
+        priority=request.priority,
+        idempotency_key=request.idempotency_key,
+        metadata=request.metadata or {},
+        available_at=request.available_at,
+        max_attempts=request.max_attempts or config.get("max_attempts", settings.max_attempts),
+        timeout=request.timeout or config.get("timeout", settings.run_timeout),
+        batch_id=request.batch_id,
+        store_result=request.store_result,
+    )
+
+
+def _check(request: RunRequest) -> None:
+    """Refuse what could not be stored or carried, in words that name the argument."""
+    if not request.input:
+        raise UsageError("input: empty; there is nothing to ask")
+    if request.queue.startswith(QUEUE_PREFIX):
+        raise UsageError(f"queue {request.queue!r}: without the prefix: {request.queue.removeprefix(QUEUE_PREFIX)!r}")
+    if not _QUEUE.fullmatch(request.queue):
+        raise UsageError(f"queue {request.queue!r}: lower-case letters, digits, '_', '.' and '-'")
+    if not 0 <= request.priority <= 9:
+        raise UsageError(f"priority {request.priority}: from 0 to 9, the higher goes first")
+    for name, value in (("thread", request.thread), ("idempotency_key", request.idempotency_key), ("id", request.id)):
+        if value is not None and not 0 < len(value) <= 200:
+            raise UsageError(f"{name}: between 1 and 200 characters, not {len(value)}")
+    if request.max_attempts is not None and request.max_attempts < 1:
+        raise UsageError(f"max_attempts {request.max_attempts}: at least 1")
+    if request.timeout is not None and request.timeout <= 0:
+        raise UsageError(f"timeout {request.timeout}: seconds, more than 0")
+    if request.available_at is not None and request.available_at.tzinfo is None:
+        raise UsageError("available_at: a datetime with a time zone, such as datetime.now(UTC)")
+    _check_json(request)
+
+
+def _check_json(request: RunRequest) -> None:
+    asked = [request.input, request.metadata, request.thread, request.idempotency_key]
+    try:
+        json.dumps(asked, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"input and metadata must be JSON in UTF-8: {error}") from None
+    if any("\x00" in text for text in _texts(asked)):
+        raise UsageError("input or metadata holds a NUL character, which PostgreSQL cannot store")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts(one)

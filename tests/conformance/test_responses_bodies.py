@@ -1,0 +1,127 @@
+"""What the Responses backend makes of bodies with gaps, odd types and characters that nothing can hold."""
+
+from typing import Any
+
+import pytest
+
+from tests.scripted import ask, completed, look, refused, transience
+from worker.backends.base import Done, Failed, NeedsTools
+from worker.response import Usage
+
+
+def call_item(**changes: Any) -> dict[str, Any]:
+    return {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}", **changes}
+
+
+def message_item(*parts: Any) -> dict[str, Any]:
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": list(parts)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": None},
+        {"status": 7},
+        {"output": 7},
+        {"output": {"type": "message"}},
+        {"output": [None]},
+        {"output": ["text"]},
+        {"output": [call_item(arguments={"a": 1})]},
+        {"output": [call_item(arguments=None)]},
+        {"output": [call_item(call_id=None)]},
+        {"output": [call_item(call_id="x" * 201)]},
+        {"output": [call_item(name=None)]},
+        {"output": [call_item(), call_item(id="fc_2")]},
+        {"output": [{"type": "message", "content": "text"}]},
+        {"output": [message_item("text")]},
+        {"output": [message_item({"type": "output_text", "text": 7})]},
+    ],
+)
+def test_a_body_that_cannot_be_understood(changes: dict[str, Any]) -> None:
+    """It is looked at again: no call and no text is guessed or dropped."""
+    error = refused(completed(**changes), look)
+    assert (transience(error), error.code) == ("transient", "bad_answer")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"output": None},
+        {"output": [{"type": "of_tomorrow", "content": 7}]},
+        {"output": [{"id": 7}]},
+        {"output": [{"type": ["message"]}]},
+        {"output": [{"type": "message"}]},
+        {"output": [{"type": "message", "content": None}]},
+        {"output": [message_item()]},
+        {"output": [message_item({"type": "output_text"}, {"type": "output_text", "text": None})]},
+        {"output": [message_item({"type": "of_tomorrow", "text": "not for the user"})]},
+        {"output": [message_item({"type": "refusal"})]},
+        {"output": [{"type": "reasoning", "id": "rs_1", "summary": [], "content": None}]},
+        {"usage": None},
+        {"usage": {}},
+        {"usage": 7},
+        {"usage": {"input_tokens": None, "output_tokens": 1}},
+        {"usage": {"input_tokens": -1, "output_tokens": 1}},
+        {"usage": {"input_tokens": 10**30, "output_tokens": 1}},
+        {"model": None},
+        {"error": "no"},
+        {"incomplete_details": 7},
+    ],
+)
+def test_a_body_with_gaps(changes: dict[str, Any]) -> None:
+    """What a run can end without does not keep it from ending; what was not said is not made up."""
+    done = ask(completed(**changes), look)
+    assert isinstance(done, Done)
+    assert (done.text, done.usage, done.stopped_by) == ("", Usage(), None)
+    assert done.last_item in {None, "msg_1", "rs_1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"status": "failed"}, ("failed_at_provider", False)),
+        ({"status": "failed", "error": {"code": None}}, ("failed_at_provider", False)),
+        ({"status": "failed", "error": {"code": "server_error", "message": "m"}}, ("server_error", True)),
+        ({"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "m"}}, ("rate_limit_exceeded", True)),
+        ({"status": "failed", "error": {"code": "invalid_prompt", "message": "m"}}, ("invalid_prompt", False)),
+        ({"status": "failed", "output": None, "error": {"code": "of_tomorrow"}}, ("of_tomorrow", False)),
+        ({"status": "cancelled"}, ("cancelled_at_provider", False)),
+        ({"status": "s" * 500}, ("s" * 80 + "_at_provider", False)),
+        ({"status": "failed", "error": {"code": "c" * 500, "message": "\x00"}}, ("c" * 100, False)),
+    ],
+)
+def test_a_response_that_failed(changes: dict[str, Any], expected: tuple[str, bool]) -> None:
+    """The provider's code and message are kept; a status that nobody knows is a failure, too."""
+    failed = ask(completed(usage={"input_tokens": 3, "output_tokens": 0}, **changes), look)
+    assert isinstance(failed, Failed)
+    assert ((failed.code, failed.transient), failed.usage.input_tokens) == (expected, 3)
+    assert "\x00" not in failed.message
+
+
+def test_an_answer_cut_short() -> None:
+    """Its text is kept with the reason; calls that came with it are not carried out."""
+    text = message_item({"type": "output_text", "text": "Par"}, {"type": "output_text", "text": "tly"})
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    done = ask(completed(output=[text, call_item()], **cut), look)
+    assert (done.text, done.stopped_by, done.last_item) == ("Partly", "max_output_tokens", "fc_1")
+    assert ask(completed(status="incomplete"), look).stopped_by == "unknown_reason"
+
+
+def test_what_no_database_takes_is_replaced() -> None:
+    """NUL and lone surrogates in text, name and arguments give way; all other characters stay."""
+    dirty = {"type": "output_text", "text": "a\x00b \ud83d c \U0001f600 ü"}
+    done = ask(completed(output=[message_item(dirty)]), look)
+    assert done.text == "a\ufffdb ? c \U0001f600 ü"
+    asked = ask(completed(output=[call_item(name="f\x00", arguments='{"a": "\udfff\x00"}')]), look)
+    assert isinstance(asked, NeedsTools)
+    assert (asked.calls[0].name, asked.calls[0].arguments) == ("f\ufffd", '{"a": "?\ufffd"}')
+
+
+def test_a_refusal_is_the_answer_where_there_is_no_other() -> None:
+    """The model's words for refusing are kept as the text; beside an answer they are left out."""
+    refusal = {"type": "refusal", "refusal": "I cannot do that."}
+    alone = ask(completed(output=[message_item(refusal)]), look)
+    beside = ask(completed(output=[message_item(refusal, {"type": "output_text", "text": "Done."})]), look)
+    assert isinstance(alone, Done)
+    assert isinstance(beside, Done)
+    assert (alone.text, beside.text) == ("I cannot do that.", "Done.")

@@ -1,0 +1,287 @@
+"""The simulator on a real socket, driven by the real SDK, every exchange judged by OpenAI's published document."""
+
+import asyncio
+import gzip
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai.types.responses import Response
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECORDED = pathlib.Path(os.environ.get("TEST_RECORDED") or ROOT.parent / "shared" / "recorded")
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "name": name,
+        "description": f"{name} something",
+        "parameters": {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+        "strict": True,
+    }
+    for name in ("alpha", "beta")
+]
+
+
+def _judging() -> types.ModuleType:
+    path = RECORDED / "spec_check.py"
+    if not path.exists():
+        reason = f"{path} is not there; TEST_RECORDED names the folder with OpenAI's recordings"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    spec = importlib.util.spec_from_file_location("spec_check", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """Start the simulator as a process of its own, as a user would."""
+    command = [sys.executable, "-m", "simulator", "--port", "0", "--latency", "0.05:0.1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    guard = threading.Timer(30.0, process.kill)
+    guard.start()
+    line = process.stdout.readline()
+    guard.cancel()
+    found = re.fullmatch(r"simulator listening on (http://127\.0\.0\.1:\d+/v1)\n", line)
+    assert found, f"unexpected first line: {line!r}"
+    yield found[1]
+    process.terminate()
+    assert process.wait(10) in (0, -15)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def judge(base_url: str) -> Any:
+    return _judging().Judge(base_url)
+
+
+@pytest.fixture(scope="module")
+def http(judge: Any) -> Iterator[httpx2.Client]:
+    with judge.http_client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def recorded() -> set[str]:
+    """Return every property of a response that api.openai.com was seen sending: the document lacks some."""
+    with gzip.open(RECORDED / "openai-exchanges.jsonl.gz", "rt", encoding="utf-8") as lines:
+        bodies = [json.loads(line)["body"] for line in lines if '"path": "/responses' in line]
+    parsed = [json.loads(body) if isinstance(body, str) and body.startswith("{") else body for body in bodies]
+    return {name for body in parsed if isinstance(body, dict) for name in body}
+
+
+@pytest.fixture
+def client(base_url: str, http: httpx2.Client, judge: Any, recorded: set[str]) -> Iterator[openai.OpenAI]:
+    """Return an SDK client; afterwards every exchange of the test must conform, and have no property of our own."""
+    judge.rows.clear()
+    yield openai.OpenAI(api_key="test", base_url=base_url, http_client=http, max_retries=0)
+    assert judge.rows
+    bad = [row for row in judge.rows if row["ok"] is False or not _names(row["unknown"]) <= recorded]
+    assert not bad, "\n".join(f"{row['op']} {row['status']}: {row['errors'] or row['unknown']}" for row in bad)
+
+
+def _names(unknown: list[str]) -> set[str]:
+    return {name for sentence in unknown for name in re.findall(r"'(\w+)'", sentence)}
+
+
+@pytest.fixture
+def control(base_url: str) -> Iterator[httpx2.Client]:
+    """Return a client for the simulator's own routes, on a simulator without memory or faults."""
+    with httpx2.Client(base_url=base_url.removesuffix("/v1")) as plain:
+        plain.post("/_simulator/reset")
+        yield plain
+        plain.post("/_simulator/settings", json={"rate_limit_share": 0, "error_share": 0, "latency": "0.05:0.1"})
+
+
+def ended(client: openai.OpenAI, response: Response) -> Response:
+    """Poll until the response has ended."""
+    while response.status in ("queued", "in_progress"):
+        response = client.responses.retrieve(response.id)
+    return response
+
+
+def start(client: openai.OpenAI, text: Any, **options: Any) -> Response:
+    """Create a background response."""
+    made: Response = client.responses.create(model="gpt-4o", input=text, background=True, store=True, **options)
+    return made
+
+
+def test_a_run_with_tools_on_a_conversation(client: openai.OpenAI, control: httpx2.Client) -> None:
+    """Create, poll, two calls at once, their outputs in one request, the answer, the items in order."""
+    conversation = client.conversations.create(metadata={"thread": "t1"})
+    named: Any = {"conversation": conversation.id, "tools": TOOLS, "metadata": {"run_id": "r1", "step": "1"}}
+    first = start(client, "[[call alpha {}]] [[call beta {}]] [[say both done]]", **named)
+    assert first.status == "queued"
+    assert first.output == []
+    first = ended(client, first)
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert [call.name for call in calls] == ["alpha", "beta"]
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "1"} for call in calls]
+    second = ended(client, start(client, outputs, **{**named, "metadata": {"run_id": "r1", "step": "2"}}))
+    assert second.output_text == "both done"
+    assert second.metadata == {"simulated": "true", "run_id": "r1", "step": "2"}
+    items = client.conversations.items.list(conversation.id, order="asc", limit=100)
+    assert [item.type for item in items] == [
+        "message",
+        *["function_call"] * 2,
+        *["function_call_output"] * 2,
+        "message",
+    ]
+    run = control.get("/_simulator/runs/r1").json()
+    assert (run["provider_runs"], run["conversation"]) == (2, conversation.id)
+    counters = control.get("/_simulator/counters?by_run=0").json()
+    assert (counters["overlaps"], counters["duplicate_steps"]) == (0, 0)
+    assert counters["order"] == {conversation.id: ["r1"]}
+    assert "by_run" not in counters
+
+
+def test_a_foreground_response_and_its_settings(client: openai.OpenAI) -> None:
+    """The answer comes in the first reply, with every setting echoed."""
+    response = client.responses.create(
+        model="gpt-4.1",
+        input=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Reply exactly: stored"}],
+        instructions="Follow.",
+        temperature=0.5,
+        max_output_tokens=50,
+        truncation="auto",
+        text={"format": {"type": "json_object"}},
+        tools=TOOLS,
+        tool_choice="none",
+        parallel_tool_calls=False,
+    )
+    assert response.output_text == '{"answer": "stored"}'
+    assert (response.temperature, response.max_output_tokens, response.truncation) == (0.5, 50, "auto")
+    assert (response.status, response.parallel_tool_calls, response.model) == ("completed", False, "gpt-4.1-2025-04-14")
+    listed = client.responses.input_items.list(response.id, order="asc")
+    assert [getattr(item, "role", None) for item in listed] == ["developer", "user"]
+    chained = client.responses.create(model="gpt-4.1", input="again", previous_response_id=response.id)
+    assert chained.previous_response_id == response.id
+    client.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError, match=f"Response with id '{response.id}' not found"):
+        client.responses.retrieve(response.id)
+
+
+def test_the_other_ends_of_a_response(client: openai.OpenAI) -> None:
+    """Failed, incomplete and cancelled each say so as OpenAI does."""
+    failed = ended(client, start(client, "[[fail rate_limit_exceeded Quota is gone]]"))
+    assert failed.status == "failed"
+    assert failed.error
+    assert (failed.error.code, failed.error.message) == ("rate_limit_exceeded", "Quota is gone")
+    partial = ended(client, start(client, "[[say " + "word " * 100 + "]]", max_output_tokens=20))
+    assert partial.status == "incomplete"
+    assert partial.incomplete_details
+    assert partial.incomplete_details.reason == "max_output_tokens"
+    assert partial.output_text
+    hanging = start(client, "[[hang]]")
+    assert client.responses.cancel(hanging.id).status == "cancelled"
+    assert client.responses.cancel(hanging.id).status == "cancelled"
+
+
+def test_conversations_and_their_items(client: openai.OpenAI) -> None:
+    """Everything that the SDK can do with a conversation works, in OpenAI's shapes."""
+    message: Any = {"type": "message", "role": "user", "content": "hello"}
+    conversation = client.conversations.create(items=[message])
+    assert client.conversations.retrieve(conversation.id).metadata == {}
+    assert client.conversations.update(conversation.id, metadata={"a": "b"}).metadata == {"a": "b"}
+    added = client.conversations.items.create(conversation.id, items=[message, message])
+    assert len(added.data) == 2
+    page = client.conversations.items.list(conversation.id, limit=2)
+    assert (page.data[0].id, page.has_more) == (added.last_id, True)
+    assert len(list(page)) == 3
+    assert client.conversations.items.retrieve(added.first_id, conversation_id=conversation.id).id == added.first_id
+    client.conversations.items.delete(added.first_id, conversation_id=conversation.id)
+    with pytest.raises(openai.NotFoundError, match="not found in conversation"):
+        client.conversations.items.retrieve(added.first_id, conversation_id=conversation.id)
+    with pytest.raises(openai.BadRequestError, match="maximum length 20"):
+        client.conversations.items.create(conversation.id, items=[message] * 21)
+    assert client.conversations.delete(conversation.id).deleted
+    with pytest.raises(openai.NotFoundError, match="Conversation with id"):
+        client.conversations.retrieve(conversation.id)
+
+
+def test_errors_have_openai_s_bodies(client: openai.OpenAI, base_url: str, http: httpx2.Client) -> None:
+    """Lock, poisoning, a missing key and a wrong URL reach the SDK as its own exceptions."""
+    conversation = client.conversations.create().id
+    hanging = start(client, "[[hang]]", conversation={"id": conversation})
+    with pytest.raises(openai.BadRequestError) as locked:
+        start(client, "second", conversation=conversation)
+    assert (locked.value.code, locked.value.param) == ("conversation_locked", "conversation")
+    client.responses.cancel(hanging.id)
+    ended(client, start(client, "[[call alpha {}]]", conversation=conversation, tools=TOOLS))
+    with pytest.raises(openai.BadRequestError, match="No tool output found for function call call_"):
+        start(client, "go on", conversation=conversation)
+    with pytest.raises(openai.BadRequestError, match="No tool call found for function call output with call_id call_x"):
+        start(client, [{"type": "function_call_output", "call_id": "call_x", "output": ""}])
+    keyless = http.get(f"{base_url}/models")
+    assert keyless.status_code == 401
+    assert keyless.json()["error"]["message"].startswith("You didn't provide an API key")
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/nowhere\)"):
+        client.get("/nowhere", cast_to=object)
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    """The list and its entries have OpenAI's shape; what is not in it does not exist."""
+    assert {model.id for model in client.models.list()} >= {"gpt-4o", "gpt-5.6"}
+    assert client.models.retrieve("gpt-4o").object == "model"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-9")
+
+
+def test_every_answer_carries_openai_s_headers(client: openai.OpenAI) -> None:
+    """Request id, time and rate limits are there, as the SDK and backoff code read them."""
+    answer = client.models.with_raw_response.list()
+    assert re.fullmatch(r"req_[0-9a-f]{32}", answer.request_id or "")
+    assert {"openai-processing-ms", "openai-version", "x-ratelimit-remaining-requests"} <= set(answer.headers)
+
+
+def test_injected_faults_reach_the_client_and_the_counters(client: openai.OpenAI, control: httpx2.Client) -> None:
+    """429 comes with Retry-After, 500 plain; both are counted and nothing is created."""
+    control.post("/_simulator/settings", json={"rate_limit_share": 1.0, "retry_after": 2})
+    with pytest.raises(openai.RateLimitError) as limited:
+        start(client, "x", metadata={"run_id": "r9"})
+    assert limited.value.response.headers["retry-after"] == "2"
+    control.post("/_simulator/settings", json={"rate_limit_share": 0.0, "error_share": 1.0})
+    with pytest.raises(openai.InternalServerError):
+        client.responses.retrieve("resp_x")
+    counters = control.get("/_simulator/counters").json()
+    assert counters["rejected"] == {"rate_limit_exceeded": 1, "server_error": 1}
+    assert (counters["provider_runs"], counters["by_run"]["r9"]["requests"]) == (0, 1)
+    assert control.get("/healthz").json()["status"] == "ok"
+
+
+def test_a_wrong_setting_is_refused_with_its_name(control: httpx2.Client) -> None:
+    """The settings route answers 400 with one sentence and changes nothing."""
+    before = control.get("/_simulator/settings").json()
+    answer = control.post("/_simulator/settings", json={"latency": "soon"})
+    assert (answer.status_code, "latency" in answer.json()["error"]) == (400, True)
+    assert control.get("/_simulator/settings").json() == before
+
+
+async def _many(base_url: str, count: int) -> list[str]:
+    async with openai.AsyncOpenAI(api_key="test", base_url=base_url, max_retries=0) as client:
+        created = [
+            await client.responses.create(model="gpt-4o", input="[[hang]]", background=True) for _ in range(count)
+        ]
+        return [(await client.responses.cancel(one.id)).status or "" for one in created]
+
+
+def test_the_asynchronous_client_works_as_well(base_url: str, control: httpx2.Client) -> None:
+    """AsyncOpenAI creates and cancels; the counters see every one of them."""
+    assert set(asyncio.run(_many(base_url, 20))) == {"cancelled"}
+    assert control.get("/_simulator/counters?by_run=0").json()["provider_runs"] == 20

@@ -1,0 +1,208 @@
+"""Outsiders ask, the owner carries it out: a cancel at each stage of a run, and reopening one that has ended."""
+
+import pytest
+
+from tests.conformance.ground import Ground
+from worker.errors import UnknownRun, UsageError
+from worker.lifecycle import Event, Status
+from worker.response import Asked, Usage
+from worker.store import asking, progress, reading, settling
+from worker.store.claiming import Claim
+from worker.store.settling import End
+
+FAILED = End(Event.FAIL, error_code="e", error_message="m")
+
+
+def test_a_queued_run_with_the_turn_is_cancelled_at_once(ground: Ground) -> None:
+    """Expected: ended, the turn passed on, the queue of the next returned; no owner has to come by."""
+    run, behind = ground.submit(), ground.submit(queue="other")
+    assert ground.write(asking.ask_cancel, run) == (Status.CANCELLED, "other")
+    row = ground.row(run)
+    assert (row.turn, row.due_at, row.finished_at is not None) == (False, None, True)
+    assert ground.holder() == behind
+
+
+def test_a_waiting_run_is_cancelled_without_touching_the_turn(ground: Ground) -> None:
+    """Expected: ended at once; the run before it keeps the turn, the one behind it moves up."""
+    first, waiting, last = (ground.submit() for _ in range(3))
+    assert ground.write(asking.ask_cancel, waiting) == (Status.CANCELLED, None)
+    assert ground.holder() == first
+    ground.boot()
+    ground.settle(ground.take())
+    assert ground.claimed() == [last]
+
+
+def test_a_run_that_waits_for_its_retry_is_cancelled_at_once(ground: Ground) -> None:
+    """Expected: no further attempt: nobody holds it and its provider run has ended."""
+    run, behind = ground.submit(), ground.submit()
+    ground.boot()
+    ground.write(settling.retry, ground.take(), 3600.0, FAILED)
+    assert ground.write(asking.ask_cancel, run) == (Status.CANCELLED, "default")
+    assert ground.claimed() == [behind]
+
+
+def test_a_held_run_is_only_asked(ground: Ground) -> None:
+    """Expected: status, owner and turn stay with the owner, who sees the request and carries it out."""
+    run, behind = ground.submit(), ground.submit()
+    ground.boot()
+    claim = ground.take()
+    assert ground.write(asking.ask_cancel, run) == (Status.IN_PROGRESS, None)
+    assert (ground.row(run).owner, ground.holder()) == ("w1", run)
+    ground.write(settling.start_cancelling, claim)
+    assert ground.status(run) is Status.CANCELLING
+    assert ground.settle(claim, End(Event.COMPLETE, "too late")).status is Status.CANCELLED
+    assert ground.claimed() == [behind]
+
+
+def test_a_run_between_two_owners_is_asked(ground: Ground) -> None:
+    """Expected: its provider run may live, so it is not ended from here; whoever claims it is told."""
+    run = ground.submit()
+    ground.boot()
+    ground.write(settling.let_go, ground.take())
+    assert ground.write(asking.ask_cancel, run) == (Status.IN_PROGRESS, None)
+    claim = ground.take()
+    assert (claim.run_id, claim.cancelling) == (run, True)
+
+
+def test_a_run_in_its_tools_is_asked(ground: Ground) -> None:
+    """Expected: as any held run; a hand-over while it is cancelling keeps it cancelling."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    calls = [Asked("c1", "add", "{}")]
+    ground.write(progress.need_tools, claim, step=0, calls=calls, usage=Usage(), last_item=None)
+    assert ground.write(asking.ask_cancel, run) == (Status.REQUIRES_ACTION, None)
+    ground.write(settling.start_cancelling, claim)
+    ground.write(settling.let_go, claim)
+    assert (ground.take().status, ground.row(run).attempt) == (Status.CANCELLING, 1)
+
+
+def test_asking_again_changes_nothing(ground: Ground) -> None:
+    """Expected: the first request's time stays; an ended run stays as it ended."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.write(asking.ask_cancel, run)
+    asked = ground.row(run).cancel_requested_at
+    ground.write(asking.ask_cancel, run)
+    assert ground.row(run).cancel_requested_at == asked
+    ground.settle(claim)
+    before = ground.everything()
+    assert ground.write(asking.ask_cancel, run) == (Status.CANCELLED, None)
+    assert ground.everything() == before
+
+
+def test_a_cancel_after_the_end_comes_too_late(ground: Ground) -> None:
+    """Expected: a completed run stays completed, nothing is written."""
+    run = ground.submit()
+    ground.boot()
+    ground.settle(ground.take())
+    before = ground.everything()
+    assert ground.write(asking.ask_cancel, run) == (Status.COMPLETED, None)
+    assert ground.everything() == before
+
+
+def test_a_cancel_before_the_end_is_final(ground: Ground) -> None:
+    """Expected: cancelled, although its owner had not seen the request and reports a result."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.write(asking.ask_cancel, run)
+    assert ground.settle(claim, End(Event.COMPLETE, "result")).status is Status.CANCELLED
+
+
+def ended(ground: Ground, event: Event) -> Claim:
+    """Let the one run that is due end this way."""
+    claim = ground.take()
+    ground.settle(claim, End(event, "partial", "e", "m"))
+    return claim
+
+
+@pytest.mark.parametrize("event", [Event.FAIL, Event.STOP_SHORT, Event.EXPIRE, Event.CANCEL])
+def test_a_reopened_run_begins_one_further_attempt(ground: Ground, event: Event) -> None:
+    """Expected: the same run, place and thread, due at once, attempt 2 of 2, no trace of the end, new time."""
+    run = ground.submit(max_attempts=1, timeout=60.0, queue="q")
+    ground.boot()
+    (claim,) = ground.claim(queues=("q",))
+    ground.settle(claim, End(event, "partial", "e", "m"))
+    assert ground.write(asking.reopen, run) == "q"
+    row = ground.row(run)
+    assert (row.status, row.seq, row.turn, row.max_attempts) == ("queued", 1, True, 2)
+    assert (row.error_code, row.error_message, row.finished_at, row.deadline_at) == (None, None, None, None)
+    (again,) = ground.claim(queues=("q",))
+    assert (again.attempt, again.fence, again.cancelling, again.seconds_left > 55) == (2, 2, False, True)
+
+
+def test_a_reopened_run_goes_on_from_its_last_settled_step(ground: Ground) -> None:
+    """Expected: the step and its ledger stay: what was paid for is not asked again."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    calls = [Asked("c1", "add", "{}")]
+    ground.write(progress.need_tools, claim, step=0, calls=calls, usage=Usage(), last_item="i1")
+    ground.settle(claim, FAILED)
+    ground.write(asking.reopen, run)
+    assert ground.take().step == 1
+
+
+def test_a_reopened_run_keeps_its_place(ground: Ground) -> None:
+    """Expected: behind the run that has the turn now, before everything else of the thread."""
+    first, second, third = (ground.submit() for _ in range(3))
+    ground.boot()
+    ended(ground, Event.FAIL)
+    assert ground.write(asking.reopen, first) is None
+    assert ground.holder() == second
+    done = [ended(ground, Event.COMPLETE).run_id for _ in range(3)]
+    assert done == [second, first, third]
+
+
+def test_reopening_never_makes_two_turns(ground: Ground) -> None:
+    """Expected: two ended runs of a thread reopened together: the first has the turn, the second waits."""
+    first, second = ground.submit(), ground.submit()
+    ground.boot()
+    ended(ground, Event.FAIL), ended(ground, Event.FAIL)
+    assert ground.write(asking.reopen, second) == "default"
+    assert ground.write(asking.reopen, first) is None
+    assert ground.claimed() == [second]
+    assert ground.status(first) is Status.QUEUED
+
+
+def test_a_reopened_runs_messages_stand_there_once(ground: Ground) -> None:
+    """Expected: after the second end one question and one answer, not the first end's as well."""
+    run = ground.submit(words="why?")
+    ground.boot()
+    ended(ground, Event.STOP_SHORT)
+    ground.write(asking.reopen, run)
+    ground.settle(ground.take(), End(Event.COMPLETE, "whole"))
+    with ground.database.read() as connection:
+        told = [m["content"] for m in reading.messages(connection, "t")]
+    assert told == [["why?"], [{"type": "text", "text": "whole"}]]
+
+
+def test_a_result_is_never_thrown_away(ground: Ground) -> None:
+    """Expected: reopening a completed run is refused with the reason, and nothing changes."""
+    run = ground.submit()
+    ground.boot()
+    ended(ground, Event.COMPLETE)
+    before = ground.everything()
+    with pytest.raises(UsageError, match=f"run {run} has its result"):
+        ground.write(asking.reopen, run)
+    assert ground.everything() == before
+
+
+def test_a_run_under_way_is_not_reopened(ground: Ground) -> None:
+    """Expected: the error says in which status it still is."""
+    run = ground.submit()
+    with pytest.raises(UsageError, match="is still queued"):
+        ground.write(asking.reopen, run)
+    ground.boot()
+    ground.take()
+    with pytest.raises(UsageError, match="is still in_progress"):
+        ground.write(asking.reopen, run)
+
+
+def test_an_unknown_run_is_named(ground: Ground) -> None:
+    """Expected: UnknownRun from both doors."""
+    for ask in (asking.ask_cancel, asking.reopen):
+        with pytest.raises(UnknownRun, match="no run 'nope'"):
+            ground.write(ask, "nope")

@@ -1,0 +1,94 @@
+"""The schema: migrations make what the models say, and a database of another version is refused with the way out."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from tests.conformance.ground import Ground
+from worker.errors import SchemaError
+from worker.models import Base
+from worker.store import schema
+from worker.store.database import Database
+
+LATER = """
+from alembic import op
+
+revision, down_revision = "9999", {head!r}
+
+
+def upgrade():
+    op.execute("CREATE TABLE runwright_later (id INTEGER)")
+"""
+
+
+@pytest.fixture
+def later_version(tmp_path: Path) -> Path:
+    """Give the migrations of a version to come: ours and one more."""
+    folder = Path(shutil.copytree(schema._MIGRATIONS, tmp_path / "migrations"))
+    (folder / "versions" / "9999_later.py").write_text(LATER.format(head=schema.head()))
+    return folder
+
+
+def test_the_migrations_make_what_the_models_say(ground: Ground) -> None:
+    """Expected: no difference in tables, columns or indexes between a migrated database and the models."""
+    with ground.database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_migrated_database_is_accepted(ground: Ground) -> None:
+    """Expected: no complaint, and migrating once more changes nothing."""
+    schema.check(ground.database)
+    before = ground.everything()
+    assert schema.migrate(ground.database) == (schema.head(), schema.head())
+    assert ground.everything() == before
+
+
+def test_an_empty_database_is_refused(tmp_path: Path) -> None:
+    """Expected: one line that names DATABASE_URL and the command to run."""
+    database = Database(f"sqlite:///{tmp_path / 'new' / 'empty.db'}")
+    with pytest.raises(SchemaError, match=r"^DATABASE_URL: the database has no .*run `runwright migrate`$"):
+        schema.check(database)
+    database.close()
+
+
+def test_an_older_schema_is_refused_until_it_is_migrated(
+    ground: Ground, later_version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expected: a later version names both revisions and the command; the command brings the database there."""
+    older = schema.head()
+    ground.submit()
+    monkeypatch.setattr(schema, "_MIGRATIONS", later_version)
+    with pytest.raises(SchemaError, match=rf"the schema is {older}, .* needs 9999; run `runwright migrate`$"):
+        schema.check(ground.database)
+    assert schema.migrate(ground.database) == (older, "9999")
+    schema.check(ground.database)
+    assert ground.holder() is not None
+
+
+def test_a_newer_schema_is_refused(ground: Ground, later_version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: this version does not touch what a later one has changed; the way out is to upgrade."""
+    with monkeypatch.context() as later:
+        later.setattr(schema, "_MIGRATIONS", later_version)
+        schema.migrate(ground.database)
+    with pytest.raises(SchemaError, match=r"9999 is newer than this version .*; upgrade Runwright$"):
+        schema.check(ground.database)
+
+
+def test_a_migration_that_fails_leaves_nothing(
+    ground: Ground, later_version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expected: the tables made before the failure are gone and the revision is the old one, on SQLite as well."""
+    older = schema.head()
+    file = later_version / "versions" / "9999_later.py"
+    file.write_text(file.read_text() + '    op.execute("CREATE TABLE runwright_runs (id INTEGER)")\n')
+    monkeypatch.setattr(schema, "_MIGRATIONS", later_version)
+    with pytest.raises(Exception, match=r"runwright_runs.* already exists"):
+        schema.migrate(ground.database)
+    assert schema.current(ground.database) == older
+    with ground.database.read() as connection, pytest.raises(Exception, match=r"no such table|does not exist"):
+        connection.execute(text("SELECT * FROM runwright_later"))

@@ -1,0 +1,294 @@
+"""A run ends, is tried again or is handed over: one transaction each, the turn kept or passed on in order."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from tests.conformance.ground import COMPLETE, Ground
+from worker.lifecycle import Event, InvalidMove, Status
+from worker.models import Attempt, Run
+from worker.response import Asked, Usage
+from worker.store import asking, claiming, leases, ledger, progress, reading, settling
+from worker.store.settling import End, Settled
+
+PASSING = End(Event.FAIL, error_code="rate_limit", error_message="too fast", usage=Usage(10, 1, 0.5))
+ENDS = {
+    Event.COMPLETE: Status.COMPLETED,
+    Event.STOP_SHORT: Status.INCOMPLETE,
+    Event.FAIL: Status.FAILED,
+    Event.EXPIRE: Status.EXPIRED,
+    Event.CANCEL: Status.CANCELLED,
+}
+
+
+def attempts(ground: Ground, run_id: str) -> list[Any]:
+    """Return the attempts of a run in order."""
+    with ground.database.read() as connection:
+        return list(connection.execute(select(Attempt).where(Attempt.run_id == run_id).order_by(Attempt.number)).all())
+
+
+@pytest.mark.parametrize("event", ENDS)
+def test_every_end_passes_the_turn(ground: Ground, event: Event) -> None:
+    """Expected: status, output, error and time of the end are kept; turn and owner are gone; the next is due."""
+    run, behind = ground.submit(), ground.submit(queue="other")
+    ground.boot()
+    settled = ground.settle(ground.take(), End(event, "partial", "code", "message"))
+    assert settled == Settled(ENDS[event], "other")
+    row = ground.row(run)
+    assert (row.status, row.output_text, row.error_code, row.error_message) == (
+        ENDS[event].value,
+        "partial",
+        "code",
+        "message",
+    )
+    assert (row.turn, row.owner, row.due_at) == (False, None, None)
+    assert row.started_at <= row.finished_at
+    assert (ground.holder(), ground.row(behind).due_at <= ground.now()) == (behind, True)
+
+
+def test_the_turn_goes_through_the_thread_in_order(ground: Ground) -> None:
+    """Expected: five runs are carried out in the order in which they came, one at a time."""
+    runs = [ground.submit(priority=n) for n in range(5)]
+    ground.boot()
+    done = []
+    for _ in runs:
+        claim = ground.take()
+        done.append(claim.run_id)
+        ground.settle(claim)
+    assert done == runs
+    assert ground.holder() is None
+
+
+def test_a_run_is_settled_once(ground: Ground) -> None:
+    """Expected: nothing waits after the last; a run submitted later finds the turn free."""
+    ground.submit()
+    ground.boot()
+    assert ground.settle(ground.take()) == Settled(Status.COMPLETED, None)
+    assert ground.holder() is None
+    assert ground.submit() == ground.holder()
+
+
+def test_a_retry_keeps_the_turn(ground: Ground) -> None:
+    """Expected: queued for later with the turn; nobody of the thread overtakes; then a second attempt begins."""
+    run, behind = ground.submit(), ground.submit(priority=9)
+    ground.boot()
+    ground.write(settling.retry, ground.take(), 3600.0, PASSING)
+    row = ground.row(run)
+    assert (row.status, row.turn, row.owner, row.attempt) == ("queued", True, None, 1)
+    assert 3590 < (row.due_at - ground.now()).total_seconds() <= 3600
+    assert ground.claimed() == []
+    ground.make_due(run)
+    claim = ground.take()
+    assert (claim.run_id, claim.attempt, claim.provider_id) == (run, 2, None)
+    ground.settle(claim)
+    assert ground.claimed() == [behind]
+
+
+def test_a_retry_closes_its_attempt_with_the_reason(ground: Ground) -> None:
+    """Expected: the first attempt has end and reason, the second is open."""
+    run = ground.submit()
+    ground.boot()
+    ground.write(settling.retry, ground.take(), 0.0, PASSING)
+    ground.take()
+    told = [(a.number, a.error_code, a.ended_at is not None) for a in attempts(ground, run)]
+    assert told == [(1, "rate_limit", True), (2, None, False)]
+
+
+def test_a_cancelling_run_is_never_tried_again(ground: Ground) -> None:
+    """Expected: InvalidMove, and nothing changed: its only end is `cancelled`, even with a result."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.write(settling.start_cancelling, claim)
+    before = ground.everything()
+    with pytest.raises(InvalidMove, match="cancelling cannot retry"):
+        ground.write(settling.retry, claim, 0.0, PASSING)
+    assert ground.everything() == before
+    assert ground.settle(claim, COMPLETE).status is Status.CANCELLED
+    assert ground.status(run) is Status.CANCELLED
+
+
+def test_a_retry_of_a_run_to_cancel_does_not_wait(ground: Ground) -> None:
+    """Expected: due at once, with the request in the claim, however long the delay is."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.write(asking.ask_cancel, run)
+    ground.write(settling.retry, claim, 3600.0, PASSING)
+    assert ground.take().cancelling
+
+
+def test_a_hand_over_goes_on_with_the_same_provider_run(ground: Ground) -> None:
+    """Expected: status, attempt, step and provider id as they were; no new attempt."""
+    run = ground.submit()
+    ground.boot("w1"), ground.boot("w2")
+    claim = ground.take("w1")
+    ground.write(progress.intend, claim, 0, "item_0")
+    ground.write(progress.created, claim, 0, "resp_1")
+    ground.write(settling.let_go, claim)
+    again = ground.take("w2")
+    assert (again.status, again.attempt, again.provider_id, again.intent_step) == (claim.status, 1, "resp_1", None)
+    assert len(attempts(ground, run)) == 1
+
+
+def test_usage_adds_up(ground: Ground) -> None:
+    """Expected: the tokens and prices of every response of every attempt."""
+    run = ground.submit()
+    ground.boot()
+    ground.write(settling.retry, ground.take(), 0.0, PASSING)
+    claim = ground.take()
+    call = [Asked("c1", "add", "{}")]
+    ground.write(progress.need_tools, claim, step=0, calls=call, usage=Usage(100, 20, 1.0), last_item="i1")
+    ground.settle(claim, End(Event.COMPLETE, "done", usage=Usage(200, 30, 0.25)))
+    row = ground.row(run)
+    assert (row.input_tokens, row.output_tokens, row.cost_usd) == (310, 51, 1.75)
+
+
+@pytest.mark.parametrize(
+    ("usage", "kept"),
+    [(Usage(), (None, None, None)), (Usage(5, 6), (5, 6, None)), (Usage(5, 6, 0.0), (5, 6, 0.0))],
+)
+def test_what_is_unknown_is_not_nothing(ground: Ground, usage: Usage, kept: tuple[object, ...]) -> None:
+    """Expected: null for what nobody has counted or priced, 0 only for what costs nothing."""
+    run = ground.submit()
+    ground.boot()
+    ground.settle(ground.take(), End(Event.COMPLETE, "done", usage=usage))
+    row = ground.row(run)
+    assert (row.input_tokens, row.output_tokens, row.cost_usd) == kept
+
+
+def test_messages_are_written_with_the_end(ground: Ground) -> None:
+    """Expected: question and answer of each run in the order of the runs; nothing of a run that is under way."""
+    first, second = ground.submit(words="one"), ground.submit(words="two")
+    ground.boot()
+    ground.settle(ground.take(), End(Event.COMPLETE, "1", last_item="item_9"))
+    held = ground.take()
+    assert held.last_item == "item_9"
+    ground.settle(held, End(Event.FAIL, error_code="e"))
+    with ground.database.read() as connection:
+        told = [(m["run_id"], m["role"], m["content"]) for m in reading.messages(connection, "t")]
+    answer = [{"type": "text", "text": "1"}]
+    assert told == [(first, "user", ["one"]), (first, "assistant", answer), (second, "user", ["two"])]
+
+
+def test_the_journal_tells_the_story(ground: Ground) -> None:
+    """Expected: one event for each thing that happened, in order, with the attempt and the worker."""
+    run = ground.submit()
+    ground.boot("w1"), ground.boot("w2")
+    ground.write(settling.retry, ground.take("w1"), 0.0, PASSING)
+    ground.write(settling.let_go, ground.take("w1"))
+    ground.settle(ground.take("w2"))
+    with ground.database.read() as connection:
+        told = [(e["name"], e["attempt"], e["worker"]) for e in reading.events(connection, run)]
+    assert told == [
+        ("submitted", 0, None),
+        ("claimed", 1, "w1"),
+        ("retried", 1, "w1"),
+        ("claimed", 2, "w1"),
+        ("handed_over", 2, "w1"),
+        ("claimed", 2, "w2"),
+        ("completed", 2, "w2"),
+    ]
+
+
+def test_a_settle_that_is_rolled_back_has_not_happened(ground: Ground) -> None:
+    """Expected: status, turn, ledger and journal as before; the claim still holds and settles afterwards."""
+    run, behind = ground.submit(), ground.submit()
+    ground.boot()
+    claim = ground.take()
+    before = ground.everything()
+    with ground.database.write() as connection:
+        settling.settle(connection, claim, COMPLETE)
+        connection.rollback()
+    assert ground.everything() == before
+    assert ground.settle(claim).next_queue == "default"
+    assert (ground.status(run), ground.holder()) == (Status.COMPLETED, behind)
+
+
+def test_the_database_refuses_a_second_turn(ground: Ground) -> None:
+    """Expected: even a write that ignores the protocol cannot give a thread two turns: the index is the backstop."""
+    ground.submit()
+    behind = ground.submit()
+    before = ground.everything()
+    with pytest.raises(IntegrityError, match=r"(?i)unique"), ground.database.write() as connection:
+        connection.execute(update(Run).where(Run.id == behind).values(turn=True))
+    assert ground.everything() == before
+
+
+def test_a_leaving_workers_claim_under_way_is_handed_over(postgres_url: str) -> None:
+    """Expected: leaving waits for a claim that is not committed yet and makes its runs due as well."""
+    ground = Ground(postgres_url)
+    run = ground.submit()
+    ground.boot("w1"), ground.boot("w2")
+    with ground.database.write() as connection:
+        leave = ground.behind(
+            connection, claiming.claim, "w1", ["default"], 5, meanwhile=lambda c: leases.leave(c, "w1")
+        )
+    assert leave.result(20) == 1
+    assert ground.claimed("w2") == [run]
+    ground.close()
+
+
+def test_a_crash_lets_the_run_go_as_it_is(ground: Ground) -> None:
+    """Expected: due later, in the same attempt, with the response and the intent that it had."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.write(progress.created, claim, 0, "resp_1")
+    ground.write(progress.intend, claim, 1, "item_1")
+    assert ground.write(settling.crashed, claim, 3600.0, 3)
+    row = ground.row(run)
+    assert (row.status, row.turn, row.owner, row.attempt) == ("in_progress", True, None, 1)
+    assert 3590 < (row.due_at - ground.now()).total_seconds() <= 3600
+    ground.make_due(run)
+    again = ground.take()
+    assert (again.attempt, again.provider_id, again.intent_step, again.created) == (1, "resp_1", 1, 1)
+
+
+def test_the_third_crash_of_an_attempt_is_not_let_go(ground: Ground) -> None:
+    """Expected: false, and the run is still held, so that its owner can end it; the next attempt counts anew."""
+    run = ground.submit()
+    ground.boot()
+    for _ in range(2):
+        assert ground.write(settling.crashed, ground.take(), 0.0, 3)
+    claim = ground.take()
+    before = ground.everything()
+    assert not ground.write(settling.crashed, claim, 0.0, 3)
+    assert ground.everything() == before
+    ground.write(settling.retry, claim, 0.0, PASSING)
+    assert ground.write(settling.crashed, ground.take(), 0.0, 3)
+    assert [attempt.crashes for attempt in attempts(ground, run)] == [2, 1]
+
+
+def test_an_abandoned_conversation_is_nobodys(ground: Ground) -> None:
+    """Expected: the thread has no conversation any more and no open calls; its messages stay."""
+    ground.submit(), ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.write(progress.set_conversation, claim, "conv_1")
+    ground.write(progress.need_tools, claim, step=0, calls=[Asked("c1", "f", "{}")], usage=Usage(), last_item="item_1")
+    ground.settle(claim, End(Event.CANCEL, abandon=True))
+    after = ground.take()
+    assert (after.conversation, after.last_item) == (None, None)
+    with ground.database.read() as connection:
+        assert ledger.still_open(connection, "t") == []
+        assert [message["content"] for message in reading.messages(connection, "t")] == [["hello"]]
+
+
+def test_calls_that_an_end_leaves_open_are_the_next_runs(ground: Ground) -> None:
+    """Expected: the calls of a response that came too late stand in the ledger, never begun, for who comes next."""
+    ground.submit(), ground.submit()
+    ground.boot()
+    claim = ground.take()
+    ground.settle(claim, End(Event.EXPIRE, answered=True, left_open=(Asked("c1", "f", "{}"),), last_item="item_1"))
+    after = ground.take()
+    assert after.last_item == "item_1"
+    with ground.database.read() as connection:
+        (call,) = ledger.still_open(connection, "t")
+    assert (call.run_id, call.call_id, call.status, call.starts) == (claim.run_id, "c1", "asked", 0)
+    ground.write(ledger.write_off, after, call, "not any more", "cancelled")
+    ground.settle(after, End(Event.COMPLETE, "done", answered=True))
+    with ground.database.read() as connection:
+        assert ledger.still_open(connection, "t") == []

@@ -1,0 +1,162 @@
+"""The file of assistants: what it may hold, and errors that name the line."""
+
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from openai.types.responses import response_create_params, service_tier
+from openai.types.shared import reasoning_effort
+
+from worker.assistants import AssistantConfig, load
+from worker.errors import UsageError
+
+TOOLS = ["calculate", "lookup_table"]
+MUST_HOLD = "the file must hold `assistants:` and below it each assistant by its name"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "assistants.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def complaints(tmp_path: Path, text: str) -> list[str]:
+    """Return the error's lines without the folder."""
+    with pytest.raises(UsageError) as caught:
+        load(write(tmp_path, text), TOOLS)
+    return str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+
+
+def test_a_whole_assistant_is_read(tmp_path: Path) -> None:
+    """What is stored has what was written and nothing else; a response format is the provider's text.format."""
+    text = """
+assistants:
+  invoices:
+    model: gpt-6-luna
+    instructions: Be brief.
+    tools: [calculate]
+    temperature: 0
+    reasoning_effort: none
+    response_format: {name: total, schema: {type: object}}
+    timeout: 60
+"""
+    config = load(write(tmp_path, text), TOOLS)["invoices"]
+    assert config.model_dump(mode="json", exclude_none=True) == {
+        "model": "gpt-6-luna",
+        "instructions": "Be brief.",
+        "tools": ["calculate"],
+        "temperature": 0.0,
+        "reasoning_effort": "none",
+        "response_format": {"type": "json_schema", "name": "total", "schema": {"type": "object"}},
+        "timeout": 60.0,
+    }
+
+
+def test_the_shipped_file_is_valid() -> None:
+    """assistants.yaml of the repository needs only the shipped tools."""
+    root = Path(__file__).parents[2]
+    assert "clerk" in load(root / "assistants.yaml", [*TOOLS, "read_document"])
+
+
+def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+    """Several mistakes are several lines, in the order of the file."""
+    text = """assistants:
+  invoices:
+    model: gpt-6-luna
+    temprature: 1
+    temperature: 3
+    tools:
+      - calculate
+      - calclate
+    tool_choice: sometimes
+  "bad name":
+    model: gpt-6-luna
+  other:
+    instructions: x
+    model: 5
+"""
+    assert complaints(tmp_path, text) == [
+        "assistants.yaml:4: assistant 'invoices': unknown key 'temprature'; did you mean 'temperature'?",
+        "assistants.yaml:5: assistant 'invoices': temperature: should be less than or equal to 2, not 3",
+        "assistants.yaml:8: assistant 'invoices': there is no tool 'calclate'; there are: calculate, lookup_table",
+        "assistants.yaml:9: assistant 'invoices': tool_choice: should be 'none', 'auto' or 'required', not 'sometimes'",
+        "assistants.yaml:10: the name 'bad name' must be letters, digits, dots, _ and -; at most 100, no sign first",
+        "assistants.yaml:14: assistant 'other': model: should be a text, not 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "assistants.yaml: the file is empty; it begins with `assistants:`"),
+        (
+            "assistants: {}",
+            "assistants.yaml:1: the file must hold `assistants:` and below it each assistant by its name",
+        ),
+        ("- a", "assistants.yaml:1: the file must hold `assistants:` and below it each assistant by its name"),
+        ("assistants: {a: {model: m}}\nx: 1", "assistants.yaml:1: unknown key 'x' beside `assistants`"),
+        ("assistants:\n  a: {}", "assistants.yaml:2: assistant 'a': the key 'model' is missing"),
+        (
+            "assistants:\n  a:\n  b: {model: m}",
+            "assistants.yaml:2: assistant 'a': below the name stand its settings, such as `model: …`",
+        ),
+        ("assistants:\n  a: {model: m}\n  a: {model: n}", "assistants.yaml:3: 'a' stands twice; first in line 2"),
+        (
+            "assistants:\n  a:\n    model: m\n    model: n",
+            "assistants.yaml:4: assistant 'a': 'model' stands twice; first in line 3",
+        ),
+        (
+            "assistants: {a: {model: m, tools: [calculate, calculate]}}",
+            "assistants.yaml:1: assistant 'a': the tool 'calculate' is named twice",
+        ),
+        (
+            "assistants:\n  a: [",
+            "assistants.yaml:2: this is not YAML: expected the node content, but found '<stream end>'",
+        ),
+        ("a: &a [*a]", "assistants.yaml:1: this part of the file refers to itself"),
+    ],
+)
+def test_each_mistake_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    """The line says where and what; no traceback."""
+    assert complaints(tmp_path, text) == [expected]
+
+
+def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+    """A tag that would run code is refused as YAML we do not know."""
+    (line,) = complaints(tmp_path, "assistants: !!python/object/apply:os.getcwd []")
+    assert "this is not YAML: could not determine a constructor" in line
+
+
+def test_no_file_and_no_text(tmp_path: Path) -> None:
+    """A file that is not there or is not text is one line too."""
+    with pytest.raises(UsageError, match=r"nowhere\.yaml: No such file or directory"):
+        load(tmp_path / "nowhere.yaml", TOOLS)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UsageError, match="not a text file in UTF-8"):
+        load(binary, TOOLS)
+
+
+def test_a_merge_key_overrides_without_a_complaint(tmp_path: Path) -> None:
+    """What a merge brings may be written again; its own mistake is told at the own line."""
+    text = "assistants:\n  a: &base {model: m, max_steps: 3}\n  b:\n    <<: *base\n    max_steps: 4\n"
+    assert load(write(tmp_path, text), TOOLS)["b"].max_steps == 4
+    (line,) = complaints(tmp_path, text.replace("max_steps: 4", "max_steps: 0"))
+    assert line.startswith("assistants.yaml:5: assistant 'b': max_steps:")
+
+
+def test_the_words_are_the_sdks() -> None:
+    """The accepted words of each model setting are those that the installed SDK has."""
+    sdk = get_type_hints(response_create_params.ResponseCreateParamsBase)
+    fields = AssistantConfig.model_fields
+
+    def words(hint: object) -> set[object]:
+        found: set[object] = set()
+        for part in get_args(hint):
+            found |= {part} if isinstance(part, str) else words(part)
+        return found
+
+    assert words(fields["truncation"].annotation) == words(sdk["truncation"])
+    assert words(fields["service_tier"].annotation) == words(service_tier.ServiceTier)
+    assert words(fields["reasoning_effort"].annotation) == words(reasoning_effort.ReasoningEffort)
+    assert words(fields["tool_choice"].annotation) == {"none", "auto", "required"}

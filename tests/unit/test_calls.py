@@ -1,0 +1,152 @@
+"""Tool calls that were interrupted, or ran out of time: what runs again, how often, and what the model is told."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tests.conformance.ground import Ground
+from tests.workbench import Provider, parts
+from tools.registry import tool
+from worker.backends.base import Answer, Pending
+from worker.calls import Calls
+from worker.models import ToolCall
+from worker.response import Asked, Usage
+from worker.store import assistants, ledger, progress, settling
+from worker.store.claiming import Claim
+
+_ran: list[str] = []
+
+
+@tool(effect="read")
+def peek(name: str) -> str:
+    """Read something."""
+    _ran.append(name)
+    return f"{name} was read"
+
+
+@tool(effect="once")
+def pay(name: str) -> str:
+    """Change something for good."""
+    _ran.append(name)
+    return f"{name} was paid"
+
+
+@tool(effect="once", timeout=0.05)
+def pay_slowly(name: str) -> str:
+    """Change something for good, and take one's time."""
+    _ran.append(name)
+    _released.wait(10)
+    return "too late"
+
+
+_released = threading.Event()
+NAMES = ["peek", "pay", "pay_slowly"]
+
+
+@pytest.fixture
+def ground(sqlite_url: str) -> Iterator[Ground]:
+    """Give a database whose assistant has the tools, and a worker."""
+    ground = Ground(sqlite_url)
+    ground.assistant_id = ground.write(assistants.apply, "caller", {"model": "m", "tools": NAMES})[0].id
+    ground.boot()
+    _ran.clear()
+    _released.clear()
+    yield ground
+    _released.set()
+    ground.close()
+
+
+def asking(ground: Ground, function: str) -> Claim:
+    """Return a held run whose first response has asked for this function."""
+    ground.submit()
+    claim = ground.take()
+    calls = [Asked("c1", function, json.dumps({"name": function}))]
+    ground.write(progress.need_tools, claim, step=0, calls=calls, usage=Usage(), last_item="item_1")
+    return claim
+
+
+def interrupted(ground: Ground, claim: Claim) -> Claim:
+    """Let the call begin and its worker end; return the run in the hands of the next."""
+    ground.write(ledger.start, claim, ["c1"])
+    ground.write(settling.let_go, claim)
+    return ground.take()
+
+
+def answers(ground: Ground, claim: Claim, seconds: float = 60) -> list[Answer]:
+    """Answer the open calls as a runner does that has so many seconds left."""
+
+    async def main() -> list[Answer]:
+        bench = parts(ground, Provider(Pending()), peek, pay, pay_slowly)
+        return await Calls(claim, bench, monotonic() + seconds).answers()
+
+    return asyncio.run(main())
+
+
+def kept(ground: Ground) -> Any:
+    """Return the one row of the ledger."""
+    with ground.database.read() as connection:
+        return connection.execute(select(ToolCall)).one()
+
+
+def error_of(answer: Answer) -> str:
+    return str(json.loads(answer.output)["error"]["type"])
+
+
+def test_a_read_that_was_interrupted_runs_again(ground: Ground) -> None:
+    """Twice interrupted, it begins a third time and its output is kept."""
+    claim = asking(ground, "peek")
+    for _ in range(2):
+        claim = interrupted(ground, claim)
+    assert answers(ground, claim) == [Answer("c1", "peek was read")]
+    assert (_ran, kept(ground).status, kept(ground).starts) == (["peek"], "completed", 3)
+
+
+def test_a_read_that_is_interrupted_every_time_is_given_up(ground: Ground) -> None:
+    """After three starts it takes down no further worker: the model is told of the doubt."""
+    claim = asking(ground, "peek")
+    for _ in range(3):
+        claim = interrupted(ground, claim)
+    (answer,) = answers(ground, claim)
+    assert (error_of(answer), _ran) == ("in_doubt", [])
+    assert (kept(ground).starts, kept(ground).output) == (3, answer.output)
+
+
+def test_a_call_with_effects_that_was_interrupted_never_runs_again(ground: Ground) -> None:
+    """The doubt is its answer, in the ledger for good: the next to ask reads the same."""
+    claim = interrupted(ground, asking(ground, "pay"))
+    (answer,) = answers(ground, claim)
+    row = kept(ground)
+    assert (error_of(answer), _ran) == ("in_doubt", [])
+    assert (row.status, row.error, row.output, row.finished_at is not None) == (
+        "failed",
+        "in_doubt",
+        answer.output,
+        True,
+    )
+    assert answers(ground, claim) == [answer]
+
+
+def test_a_call_that_nobody_began_runs_once(ground: Ground) -> None:
+    """A second asking finds its output."""
+    claim = asking(ground, "pay")
+    assert answers(ground, claim) == answers(ground, claim) == [Answer("c1", "pay was paid")]
+    assert _ran == ["pay"]
+
+
+def test_a_call_with_effects_that_outlasts_its_limit_is_in_doubt(ground: Ground) -> None:
+    """It has begun, so nobody can say that it had no effect."""
+    claim = asking(ground, "pay_slowly")
+    (answer,) = answers(ground, claim)
+    assert (error_of(answer), kept(ground).error, _ran) == ("in_doubt", "in_doubt", ["pay_slowly"])
+
+
+def test_a_call_that_had_no_time_to_begin_is_not_in_doubt(ground: Ground) -> None:
+    """The run's time is over before: a plain timeout, without any effect."""
+    (answer,) = answers(ground, asking(ground, "pay_slowly"), seconds=0)
+    assert (error_of(answer), kept(ground).error, _ran) == ("timeout", "timeout", [])

@@ -1,0 +1,145 @@
+"""Observation never harms a run: subscribers may fail, Redis may be slow, and Flower gets names, never texts."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from worker.events import Events
+from worker.flower import FlowerEvents
+from worker.lifecycle import Status
+from worker.outlet import Outlet
+from worker.store.claiming import Claim
+
+
+def claim(attempt: int = 1) -> Claim:
+    return Claim(
+        run_id="run-1",
+        thread_id="thread-1",
+        worker="worker-1",
+        fence=1,
+        status=Status.IN_PROGRESS,
+        attempt=attempt,
+        max_attempts=3,
+        step=0,
+        input=[{"type": "text", "text": "a secret question"}],
+        metadata={},
+        store_result=False,
+        assistant="clerk",
+        config={"model": "m"},
+        conversation=None,
+        last_item=None,
+        provider_id=None,
+        intent_step=None,
+        created=0,
+        timeout=60.0,
+        seconds_left=60.0,
+        cancelling=False,
+    )
+
+
+class Recorder(FlowerEvents):
+    """Flower's events, kept in place of being sent."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__(Celery("test", set_as_current=False), "node", outlet)
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def _send(self, event: str, fields: dict[str, Any]) -> None:
+        self.sent.append((event, fields))
+
+
+def told(*events: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Send the events through an outlet of their own and return what Flower would get."""
+    outlet = Outlet()
+    recorder = Recorder(outlet)
+    for name, fields in events:
+        recorder(name, fields)
+    outlet.start()
+    outlet.stop()
+    return recorder.sent
+
+
+def test_a_failing_subscriber_stops_neither_the_emitter_nor_the_others() -> None:
+    """Every other subscriber still hears the event, and emit returns."""
+    events = Events()
+    heard: list[str] = []
+
+    def broken(_name: str, _fields: object) -> None:
+        raise RuntimeError("no")
+
+    events.subscribe(broken)
+    events.subscribe(lambda name, _fields: heard.append(name))
+    events.emit("run.ended", status="completed")
+
+    assert heard == ["run.ended"]
+
+
+def test_the_outlet_goes_on_after_a_call_that_fails() -> None:
+    """A call that raises is logged; those behind it are made, in order, before stop returns."""
+    outlet = Outlet()
+    made: list[int] = []
+    outlet.put(lambda: made.append(1))
+    outlet.put(lambda: 1 // 0)
+    outlet.put(lambda: made.append(2))
+    outlet.start()
+    outlet.stop()
+
+    assert made == [1, 2]
+
+
+def test_the_outlet_never_blocks_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no room left a call is dropped, not waited for."""
+    monkeypatch.setattr("worker.outlet._ROOM", 1)
+    outlet = Outlet()
+    outlet.put(lambda: None)
+    finished = threading.Event()
+
+    def put() -> None:
+        outlet.put(lambda: None)
+        finished.set()
+
+    threading.Thread(target=put, daemon=True).start()
+
+    assert finished.wait(5)
+
+
+def test_a_completed_run_is_received_started_and_succeeded() -> None:
+    """Flower sees the row of a task runs.run with the run's id, and never the input."""
+    sent = told(("run.claimed", {"claim": claim()}), ("run.ended", {"claim": claim(), "status": "completed"}))
+
+    assert [event for event, _ in sent] == ["task-received", "task-started", "task-succeeded"]
+    assert {fields["uuid"] for _, fields in sent} == {"run-1"}
+    assert sent[0][1]["name"] == "runs.run"
+    assert json.loads(sent[0][1]["args"]) == ["clerk", "thread-1"]
+    assert "secret" not in json.dumps(sent)
+
+
+def test_a_second_attempt_counts_as_a_retry() -> None:
+    """The first attempt ends as task-retried, and the second is received with retries 1."""
+    sent = told(
+        ("run.claimed", {"claim": claim()}),
+        ("run.retried", {"claim": claim(), "code": "server_error"}),
+        ("run.claimed", {"claim": claim(attempt=2)}),
+    )
+
+    assert sent[2] == ("task-retried", {"uuid": "run-1", "exception": "server_error", "traceback": ""})
+    assert sent[3][1]["retries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "event"),
+    [
+        ("failed", "task-failed"),
+        ("expired", "task-failed"),
+        ("incomplete", "task-failed"),
+        ("cancelled", "task-revoked"),
+    ],
+)
+def test_every_other_end_has_its_task_event(status: str, event: str) -> None:
+    """A run that did not complete is failed in Flower, a cancelled one revoked."""
+    sent = told(("run.ended", {"claim": claim(), "status": status, "code": "x"}))
+
+    assert [name for name, _ in sent] == [event]

@@ -1,0 +1,49 @@
+"""The threads that call the store: a database that is away is waited for, a mistake of ours is not."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from worker.pool import StorePool
+from worker.store.database import Database
+
+
+def unit(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT 7")).scalar_one())
+
+
+def test_wrong_sql_is_raised_at_once(sqlite_url: str) -> None:
+    """A missing column never comes by waiting: whoever asked for it fails, and the log says why."""
+
+    def wrong(connection: Connection) -> None:
+        connection.execute(text("SELECT no_such_column FROM runwright_runs"))
+
+    async def story() -> None:
+        await StorePool(Database(sqlite_url), 1).write(wrong)
+
+    with pytest.raises(OperationalError, match="no_such_column"):
+        asyncio.run(story())
+
+
+def test_a_busy_database_is_waited_for(sqlite_url: str) -> None:
+    """A unit that finds the database locked goes through as soon as the other writer has let go."""
+    database = Database(sqlite_url)
+    with database.engine.connect() as connection:  # the pool keeps it: its next unit fails at once and not in 30 s
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def story() -> tuple[bool, int]:
+        waiting = asyncio.create_task(StorePool(database, 1).write(unit))
+        early, _ = await asyncio.wait({waiting}, timeout=0.3)
+        other.execute("COMMIT")
+        return bool(early), await asyncio.wait_for(waiting, 10)
+
+    try:
+        assert asyncio.run(story()) == (False, 7)
+    finally:
+        other.close()
+        database.close()

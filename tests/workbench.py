@@ -1,0 +1,69 @@
+"""A worker's parts without its servers: a real SQLite store and real tools, and a provider that does as it is told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+from tests.conformance.ground import Ground
+from tools.execution import Executor
+from tools.registry import Registry, tool_of
+from worker.backends.base import Look, Step
+from worker.events import Events
+from worker.parts import Parts
+from worker.pool import StorePool
+from worker.settings import Settings
+
+SOON = {
+    "RUNWRIGHT_POLL_MIN": "0.01",
+    "RUNWRIGHT_POLL_MAX": "0.02",
+    "RUNWRIGHT_RETRY_MIN": "0.01",
+    "RUNWRIGHT_RETRY_MAX": "0.02",
+}
+
+
+class Provider:
+    """Counts what it creates; each look takes the next of `looks`, the last one for ever, and raises it if it can.
+
+    To cancel is more than it can do: that raises what no provider's backend may raise.
+    """
+
+    def __init__(self, *looks: Look | Exception) -> None:
+        self._looks = list(looks)
+        self.created: list[Step] = []
+        self.looked: list[str] = []
+
+    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
+        return f"conversation of {thread_id} with {len(history)} messages"
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def create(self, step: Step) -> str:
+        self.created.append(step)
+        return f"response {len(self.created)}"
+
+    async def look(self, provider_id: str) -> Look:
+        self.looked.append(provider_id)
+        look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        if isinstance(look, Exception):
+            raise look
+        return look
+
+    async def cancel(self, provider_id: str) -> None:
+        raise RuntimeError(f"it cannot cancel {provider_id}")
+
+    async def close(self) -> None:
+        self._looks.clear()
+
+
+def parts(ground: Ground, provider: Provider, *functions: Callable[..., object]) -> Parts:
+    """Return the parts of a worker with these tools on the ground's database."""
+    registry = Registry(made for function in functions if (made := tool_of(function)))
+    return Parts(
+        settings=Settings.from_env({"DATABASE_URL": ground.database.url, **SOON}),
+        store=StorePool(ground.database, 1),
+        backend=provider,
+        registry=registry,
+        executor=Executor(registry),
+        events=Events(),
+    )

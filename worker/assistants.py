@@ -1,0 +1,204 @@
+"""Assistants as configuration: the file, what it may hold, and errors that name the line."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError
+
+from worker.errors import UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_Loc = tuple[int | str, ...]
+_Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class ResponseFormat(BaseModel):
+    """A JSON schema that the answer must fit; dumped, it is the provider's `text.format`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", serialize_by_alias=True)
+
+    type: Literal["json_schema"] = "json_schema"
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class AssistantConfig(BaseModel):
+    """One assistant; limits and words of the model settings are those of OpenAI's Responses API."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    model: _Text
+    description: str | None = None
+    instructions: str | None = None
+    tools: list[str] = []
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=16)] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    parallel_tool_calls: bool | None = None
+    tool_choice: Literal["none", "auto", "required"] | None = None
+    response_format: ResponseFormat | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    max_steps: PositiveInt | None = None
+    max_attempts: PositiveInt | None = None
+    timeout: PositiveFloat | None = None
+    """Seconds that a run may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    line: int
+    text: str
+
+
+def load(path: Path, tool_names: Collection[str]) -> dict[str, AssistantConfig]:
+    """Return the assistants of a file, by name; UsageError has one line for each thing that is wrong."""
+    root, data, problems = _read(path)
+    found: dict[str, AssistantConfig] = {}
+    for name, raw in _entries(path, data).items():
+        problems += _name_problems(root, name)
+        problems += _tool_problems(root, name, raw, tool_names)
+        try:
+            found[str(name)] = AssistantConfig.model_validate(raw)
+        except ValidationError as error:
+            problems += _problems(root, name, error)
+    if problems:
+        ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
+        raise UsageError("\n".join(f"{path}:{problem.line}: {problem.text}" for problem in ordered))
+    return found
+
+
+def _read(path: Path) -> tuple[yaml.Node, Any, list[_Problem]]:
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if root is None:
+            raise UsageError(f"{path}: the file is empty; it begins with `assistants:`")
+        _refuse_loops(path, root, (), set())
+        twice = list(_duplicates(root, (), set()))
+        # This folds merge keys (<<) into the nodes: what they bring has a line then, but looks as if it stood twice.
+        return root, loader.construct_document(root), twice
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: this is not a text file in UTF-8") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UsageError(f"{path}{line}: this is not YAML: {reason}") from None
+
+
+def _entries(path: Path, data: Any) -> Mapping[Any, Any]:
+    entries = data.get("assistants") if isinstance(data, dict) else None
+    if not isinstance(entries, dict) or not entries:
+        raise UsageError(f"{path}:1: the file must hold `assistants:` and below it each assistant by its name")
+    if others := [key for key in data if key != "assistants"]:
+        raise UsageError(f"{path}:1: unknown key {others[0]!r} beside `assistants`")
+    return entries
+
+
+def _refuse_loops(path: Path, node: yaml.Node, above: tuple[yaml.Node, ...], whole: set[yaml.Node]) -> None:
+    if node in above:
+        raise UsageError(f"{path}:{node.start_mark.line + 1}: this part of the file refers to itself")
+    if node not in whole:
+        for child in _children(node):
+            _refuse_loops(path, child, (*above, node), whole)
+        whole.add(node)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _duplicates(node: yaml.Node, loc: _Loc, visited: set[yaml.Node]) -> Iterator[_Problem]:
+    """Find keys written twice: YAML would silently keep the last one."""
+    if not isinstance(node, yaml.MappingNode) or node in visited:
+        return
+    visited.add(node)
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in first:
+            yield _Problem(line, f"{_place(loc)}{name!r} stands twice; first in line {first[name]}")
+        first.setdefault(name, line)
+        yield from _duplicates(value, (*loc, name), visited)
+
+
+def _place(loc: _Loc) -> str:
+    """Say whose part a place is: locations begin with `assistants` and the name."""
+    return f"assistant {loc[1]!r}: " if len(loc) > 1 else ""
+
+
+def _name_problems(root: yaml.Node, name: Any) -> Iterator[_Problem]:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        text = f"the name {name!r} must be letters, digits, dots, _ and -; at most 100, no sign first"
+        yield _Problem(_line(root, ("assistants", str(name))), text)
+
+
+def _tool_problems(root: yaml.Node, name: Any, raw: Any, tool_names: Collection[str]) -> Iterator[_Problem]:
+    given = raw.get("tools") if isinstance(raw, dict) else None
+    tools = given if isinstance(given, list) else []
+    for at, tool in enumerate(tools):
+        loc: _Loc = ("assistants", str(name), "tools", at)
+        if isinstance(tool, str) and tool not in tool_names:
+            known = ", ".join(sorted(tool_names)) or "none"
+            yield _Problem(_line(root, loc), f"{_place(loc)}there is no tool {tool!r}; there are: {known}")
+        elif tool in tools[:at]:
+            yield _Problem(_line(root, loc), f"{_place(loc)}the tool {tool!r} is named twice")
+
+
+def _problems(root: yaml.Node, name: Any, error: ValidationError) -> Iterator[_Problem]:
+    for detail in error.errors(include_url=False):
+        loc: _Loc = ("assistants", str(name), *detail["loc"])
+        yield _Problem(_line(root, loc), _place(loc) + _sentence(detail["type"], detail["loc"], detail))
+
+
+def _sentence(kind: str, loc: _Loc, detail: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        known = ResponseFormat if loc[0] == "response_format" else AssistantConfig
+        names = [field.alias or name for name, field in known.model_fields.items()]
+        near = difflib.get_close_matches(str(loc[-1]), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        return f"unknown key {key!r}; {hint}"
+    if kind == "missing":
+        return f"the key {key!r} is missing"
+    if not loc:
+        return "below the name stand its settings, such as `model: …`"
+    wanted = detail["msg"].removeprefix("Input ").replace("valid string", "text").replace("String", "the text")
+    given = detail["input"]
+    shown = f", not {given!r}" if given is None or isinstance(given, bool | int | float | str) else ""
+    return f"{key}: {wanted}{shown}"
+
+
+def _line(root: yaml.Node, loc: _Loc) -> int:
+    """Return the line of the deepest part of `loc` that is in the file."""
+    node, line = root, root.start_mark.line
+    for part in loc:
+        step = _step(node, part)
+        if step is None:
+            break
+        line, node = step
+    return line + 1
+
+
+def _step(node: yaml.Node, part: int | str) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in reversed(node.value):  # a key that a merge brought stands before the own one
+            if str(key.value) == str(part):
+                return key.start_mark.line, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        child = node.value[part]
+        return child.start_mark.line, child
+    return None

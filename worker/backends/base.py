@@ -1,0 +1,98 @@
+"""What a backend must do, and the four things it may answer when it is asked how a response is doing."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tools.registry import Tool
+from worker.response import Asked, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The provider works on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsTools:
+    """The model asks for functions; the next step gives it their outputs."""
+
+    calls: tuple[Asked, ...]
+    usage: Usage
+    last_item: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The model has answered; `stopped_by` is set where the provider cut the answer short."""
+
+    text: str
+    usage: Usage
+    last_item: str | None
+    stopped_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The provider gave up; a transient failure may pass on a further attempt."""
+
+    code: str
+    message: str
+    usage: Usage
+    transient: bool
+
+
+Ended = NeedsTools | Done | Failed
+Look = Pending | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The output of one call, for the model."""
+
+    call_id: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a run as the provider is to carry it out; the input is empty after the first."""
+
+    run_id: str
+    thread_id: str
+    attempt: int
+    number: int
+    conversation: str
+    config: Mapping[str, Any]
+    tools: Sequence[Tool]
+    input: Sequence[Any]
+    answers: Sequence[Answer]
+
+
+class Backend(Protocol):
+    """A provider protocol; every method raises ProviderError and nothing else of the provider's."""
+
+    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Create what holds a thread's messages at the provider, with those that there are; returns its id."""
+        ...
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait for a place among the requests that are open at once; create is called inside."""
+        ...
+
+    async def create(self, step: Step) -> str:
+        """Start a step once, without any retry, inside a slot; returns the provider's id of it."""
+        ...
+
+    async def look(self, provider_id: str) -> Look:
+        """Return how a step is doing."""
+        ...
+
+    async def cancel(self, provider_id: str) -> None:
+        """Ask the provider to stop; the step still has to be looked at until it has ended."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...

@@ -1,0 +1,288 @@
+"""Thousands of runners in one process: claims what is due, passes on cancels, hands over at the end."""
+
+import asyncio
+import os
+import random
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+from worker.errors import LostClaim
+from worker.lease import Lease
+from worker.parts import Parts
+from worker.runner import Held, Runner
+from worker.store import claiming, leases
+
+_log = structlog.get_logger(__name__)
+_CANCEL_LOOK = 0.5
+_LEASE_LOOK = 0.5
+_LAST_WORDS = 5.0  # seconds for what cancelled tasks still have to write
+_LAZIEST = 5.0  # an idle engine looks this many times less often: the doorbell wakes it anyway
+
+
+class Engine:
+    """One per worker process: a thread with an asyncio loop that every run of this worker lives on."""
+
+    def __init__(
+        self,
+        node: str,
+        queues: list[str],
+        make_parts: Callable[[], Parts],
+        ring: Callable[[Iterable[str]], None],
+    ) -> None:
+        """Prepare; `make_parts` is called on the engine's own loop, where the provider's connections belong."""
+        self.node = node
+        self.queues = queues
+        self.worker = str(uuid.uuid4())
+        self._make_parts = make_parts
+        self._ring = ring
+        self._held: dict[str, Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._suspects: set[str] = set()
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._on_death: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # ── called from other threads ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, on_death: Callable[[], None]) -> None:
+        """Start the loop and return when the worker is registered; on_death is called if the engine dies later."""
+        self._on_death = on_death
+        self._thread.start()
+        self._ready.wait()
+        if self._failure:
+            raise self._failure
+
+    def wake(self) -> None:
+        """Look for due runs now."""
+        if self._ready.is_set() and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._due.set)
+
+    def stop(self, seconds: float) -> bool:
+        """Stop claiming, hand every run over, and tell whether the loop has ended within these seconds."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def holds(self) -> list[dict[str, Any]]:
+        """Return what this worker drives now, for `celery inspect runs`."""
+        claims = [held.claim for held in list(self._held.values())]
+        return [
+            {"id": c.run_id, "thread_id": c.thread_id, "assistant": c.assistant, "attempt": c.attempt} for c in claims
+        ]
+
+    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - whatever ended the engine must end the worker
+            self._failure = error
+            if self._ready.is_set():
+                _log.critical("engine_died", exc_info=error)
+        if self._ready.is_set():
+            self._on_death()
+        self._ready.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due, self._stopping = asyncio.Event(), asyncio.Event()
+        self._parts = self._make_parts()
+        self._settings = self._parts.settings
+        await self._register()
+        self._ready.set()
+        side = [self._claim_loop, self._cancel_loop, self._reap_loop, self._lease_loop]
+        tasks = [asyncio.create_task(self._until_stopped(loop()), name=loop.__name__) for loop in side]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._drain()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """End a side task with the engine; one that dies by itself takes the worker with it."""
+        task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        done, pending = await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for other in pending:
+            other.cancel()
+        if task in done:
+            task.result()
+
+    async def _register(self) -> None:
+        room, lease = self._settings.max_in_flight, self._settings.lease
+        whose: dict[str, Any] = {"node": self.node, "pid": os.getpid(), "queues": self.queues}
+        await self._parts.store.write(leases.register, self.worker, **whose, room=room, lease=lease)
+        self._lease = Lease(self._settings.database_url, self.worker, lease, self._loop.call_soon_threadsafe)
+        self._lease.start()
+
+    def alive(self) -> bool:
+        """Tell whether the claims of this worker hold for sure."""
+        return self._lease.valid()
+
+    async def _lease_loop(self) -> None:
+        """Begin again under a new id when the lease is lost: our runs are others', whose fences refuse our writes."""
+        while True:
+            await asyncio.sleep(_LEASE_LOOK)
+            if self._lease.lost.is_set():
+                self._tell_all_to_let_go()
+                self._held.clear()
+                self.worker = str(uuid.uuid4())
+                await self._register()
+                self._due.set()
+            elif not self._lease.is_alive():
+                raise RuntimeError("the thread that renews the lease has died")
+
+    # ── claiming ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _claim_loop(self) -> None:
+        idle = 0
+        while True:
+            self._due.clear()
+            taken = await self._claim()
+            idle = 0 if taken or self._held else idle + 1
+            if not taken or self._room() <= 0:
+                await self._rest(idle)
+
+    async def _claim(self) -> int:
+        limit = min(self._room(), self._settings.claim_chunk)
+        if limit <= 0:
+            return 0
+        if not await self._parts.store.read(claiming.still_due, self.queues):
+            return 0
+        try:
+            claims = await self._parts.store.write(claiming.claim, self.worker, self.queues, limit)
+        except LostClaim:
+            return 0  # the lease thread finds the same and begins again under a new id
+        for claim in claims:
+            self._carry(Held(claim, cancel=claim.cancelling, cancel_seen=claim.cancelling))
+        if len(claims) == limit and self._room() <= 0:
+            self._ring(self.queues)
+        return len(claims)
+
+    def _room(self) -> int:
+        return self._settings.max_in_flight - len(self._held)
+
+    async def _rest(self, idle: int) -> None:
+        """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
+        pause = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
+        try:
+            async with asyncio.timeout(pause):
+                await self._due.wait()
+        except TimeoutError:
+            return
+
+    # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _carry(self, held: Held) -> None:
+        claim = held.claim
+        self._held[claim.run_id] = held
+        task = asyncio.create_task(self._drive(held), name=f"run-{claim.run_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drive(self, held: Held) -> None:
+        claim = held.claim
+        structlog.contextvars.bind_contextvars(
+            run_id=claim.run_id, thread_id=claim.thread_id, attempt=claim.attempt, worker=claim.worker
+        )
+        runner = Runner(held, self._parts, self.alive)
+        try:
+            try:
+                await runner.drive()
+            except LostClaim:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug of ours must not lose the run, nor pay for it twice
+                _log.exception("run_crashed")
+                await runner.give_up(f"{type(error).__name__} in the worker; its log has the traceback")
+        except LostClaim:
+            self._parts.events.emit("claim.lost", claim=claim)
+        except Exception:  # noqa: BLE001 - the run stays ours in the table until _release_strays finds it
+            _log.exception("run_left_behind")
+        finally:
+            if self._held.get(claim.run_id) is held:
+                del self._held[claim.run_id]
+            self._after(held)
+
+    def _after(self, held: Held) -> None:
+        """Look for what the runner has made due: now, when its pause is over, or at somebody else's door."""
+        self._due.set()
+        if held.again_in is not None:
+            self._loop.call_later(held.again_in, self._due.set)
+        if held.freed is not None and held.freed not in self.queues:
+            self._ring([held.freed])
+
+    async def _cancel_loop(self) -> None:
+        while True:
+            await asyncio.sleep(_CANCEL_LOOK)
+            if self._held:
+                for run_id in await self._parts.store.read(leases.cancels, self.worker):
+                    self._cancel(run_id)
+
+    def _cancel(self, run_id: str) -> None:
+        held = self._held.get(run_id)
+        if held and not held.cancel_seen:
+            held.cancel = held.cancel_seen = True
+            held.changed.set()
+
+    async def _reap_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease / 2 * random.uniform(0.75, 1.25))
+            self._parts.events.emit("worker.tended")
+            if not self._lease.settled():
+                continue
+            count = await self._parts.store.write(leases.reap, self._lease.settled)
+            if count:
+                self._parts.events.emit("worker.reaped", runs=count)
+                self._due.set()
+            await self._release_strays()
+
+    async def _release_strays(self) -> None:
+        """Let go of runs that are ours in the table and that nobody drives: the answer to their claim was lost.
+
+        A run must be seen so twice: a claim that is committing now has its runner a moment later.
+        """
+        owned = await self._parts.store.read(leases.owned, self.worker)
+        suspects = owned - self._held.keys()
+        if strays := suspects & self._suspects:
+            count = await self._parts.store.write(leases.release, self.worker, strays)
+            _log.warning("strays_released", runs=count)
+            self._due.set()
+        self._suspects = suspects
+
+    # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tell_all_to_let_go(self) -> None:
+        for held in self._held.values():
+            held.stopping = True
+            held.changed.set()
+
+    async def _drain(self) -> None:
+        """Tell every runner to let go; creates in flight and running tools are finished, within the grace."""
+        self._tell_all_to_let_go()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.tool_grace)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
+        await self._leave()
+        self._lease.stop()
+        await self._parts.backend.close()
+        await self._parts.executor.close()
+        self._parts.store.close()
+
+    async def _leave(self) -> None:
+        """Take our row away; where the database is gone too, the lease runs out by itself."""
+        try:
+            async with asyncio.timeout(self._settings.lease):
+                left = await self._parts.store.write(leases.leave, self.worker)
+        except TimeoutError:
+            _log.warning("left_without_goodbye", worker=self.worker)
+        else:
+            self._parts.events.emit("worker.left", unfinished=left)

@@ -1,0 +1,87 @@
+"""Each run as one row in Flower: what happens to it is sent as Celery's task events, under the name runs.run.
+
+The fields are those of Celery's own worker (docs/userguide/monitoring.rst, "Task Events"); the uuid is the run's id.
+"""
+
+import json
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+from celery import Celery
+
+from worker import wire
+from worker.lifecycle import Status
+from worker.outlet import Outlet
+from worker.store.claiming import Claim
+
+_ENDS = {Status.COMPLETED: "task-succeeded", Status.CANCELLED: "task-revoked"}
+
+
+class FlowerEvents:
+    """Turns run events into task events; it counts an attempt after the first as a retry."""
+
+    def __init__(self, app: Celery, node: str, outlet: Outlet) -> None:
+        self._app = app
+        self._node = node
+        self._outlet = outlet
+        self._dispatcher: Any = None
+        self._began: dict[str, float] = {}
+
+    def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Queue the task events of one event of ours."""
+        for event, told in self._translate(name, fields):
+            self._outlet.put(lambda event=event, told=told: self._send(event, told))  # type: ignore[misc]
+
+    def _translate(self, name: str, fields: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        claim = fields.get("claim")
+        if claim is None:
+            return []
+        base = {"uuid": claim.run_id}
+        if name == "run.claimed":
+            self._began[claim.run_id] = monotonic()
+            return [("task-received", {**base, **_received(claim)}), ("task-started", base)]
+        if name == "run.retried":
+            return [("task-retried", {**base, "exception": _error(fields), "traceback": ""})]
+        if name == "run.ended":
+            return [self._ended(base, Status(fields["status"]), fields)]
+        if name in {"run.handed_over", "claim.lost"}:
+            self._began.pop(claim.run_id, None)
+        return []
+
+    def _ended(self, base: dict[str, Any], status: Status, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        runtime = monotonic() - self._began.pop(base["uuid"], monotonic())
+        event = _ENDS.get(status, "task-failed")
+        if event == "task-succeeded":
+            return event, {**base, "result": repr(status.value), "runtime": runtime}
+        if event == "task-revoked":
+            return event, {**base, "terminated": False, "signum": None, "expired": False}
+        return event, {**base, "exception": f"{status.value}: {_error(fields)}", "traceback": ""}
+
+    def _send(self, event: str, fields: dict[str, Any]) -> None:
+        """Send on a connection of our own; a broken one is made anew for the next event."""
+        if self._dispatcher is None:
+            self._dispatcher = self._app.events.Dispatcher(self._app.connection_for_write(), hostname=self._node)
+        try:
+            self._dispatcher.send(event, **fields)
+        except Exception:
+            self._dispatcher = None
+            raise
+
+
+def _received(claim: Claim) -> dict[str, Any]:
+    """Arguments are names and ids, never text."""
+    return {
+        "name": wire.RUN,
+        "args": json.dumps([claim.assistant, claim.thread_id]),
+        "kwargs": "{}",
+        "retries": claim.attempt - 1,
+        "eta": None,
+        "expires": None,
+        "root_id": claim.run_id,
+        "parent_id": None,
+    }
+
+
+def _error(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("code") or "unknown")

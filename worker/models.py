@@ -1,0 +1,241 @@
+"""The tables, all prefixed runwright_: what is durable about a run stands here and nowhere else."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, SmallInteger, String, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from worker.dbtime import UtcDateTime, from_now
+
+_JSON = JSON().with_variant(JSONB(), "postgresql")
+_Id = String(200)
+# SQLite numbers rows by itself only in a column declared INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: UtcDateTime,
+        dict[str, Any]: _JSON,
+        list[Any]: _JSON,
+    }
+
+
+class Assistant(Base):
+    """One version of a named configuration; a changed one is a new row, so that a run keeps what it ran with."""
+
+    __tablename__ = "runwright_assistants"
+    __table_args__ = (Index("uq_runwright_assistants_name_version", "name", "version", unique=True),)
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    version: Mapped[int]
+    config: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+
+
+class Thread(Base):
+    """One conversation; next_seq numbers its runs, and its row is what a change of turn locks."""
+
+    __tablename__ = "runwright_threads"
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    next_seq: Mapped[int] = mapped_column(default=0)
+    provider_id: Mapped[str | None] = mapped_column(_Id)
+    last_item: Mapped[str | None] = mapped_column(_Id)
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+
+
+class Batch(Base):
+    """Many runs with one purpose."""
+
+    __tablename__ = "runwright_batches"
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    assistant: Mapped[str] = mapped_column(String(100))
+    prompt: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+
+
+class Run(Base):
+    """One asking of an assistant on a thread: the durable row everything is about.
+
+    status is for people; turn, owner, fence and due_at decide. step counts the provider responses that are settled.
+    """
+
+    __tablename__ = "runwright_runs"
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    thread_id: Mapped[str] = mapped_column(ForeignKey(Thread.id))
+    seq: Mapped[int]
+    assistant_id: Mapped[str] = mapped_column(ForeignKey(Assistant.id))
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey(Batch.id))
+    queue: Mapped[str] = mapped_column(String(100))
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    status: Mapped[str] = mapped_column(String(20))
+    input: Mapped[list[Any]]
+    idempotency_key: Mapped[str | None] = mapped_column(_Id)
+    input_hash: Mapped[str] = mapped_column(String(64))
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    # The end is still to be told to Celery's result backend.
+    store_result: Mapped[bool] = mapped_column(default=False)
+
+    turn: Mapped[bool]
+    owner: Mapped[str | None] = mapped_column(_Id)
+    fence: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None]
+    available_at: Mapped[datetime]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    step: Mapped[int] = mapped_column(default=0)
+    timeout: Mapped[float]
+    deadline_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    output_text: Mapped[str | None] = mapped_column(Text)
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    input_tokens: Mapped[int | None]
+    output_tokens: Mapped[int | None]
+    cost_usd: Mapped[float | None]
+
+
+# Queries use these very texts: SQLite takes a partial index only for the same words, and a bound value hides it.
+CLAIMABLE = text("turn AND owner IS NULL")
+WAITING = text("NOT turn AND status = 'queued'")
+OWNED = text("owner IS NOT NULL")
+UNTOLD = text("store_result AND finished_at IS NOT NULL")
+
+
+def _partial(name: str, where: Any, *columns: Any, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+
+
+_partial("uq_runwright_runs_turn", text("turn"), Run.thread_id, unique=True)
+Index("uq_runwright_runs_thread_id_seq", Run.thread_id, Run.seq, unique=True)
+Index("uq_runwright_runs_idempotency_key", Run.idempotency_key, unique=True)
+# The queue leads: a backlog that nobody serves must not be stepped over at every claim of another queue.
+_partial("ix_runwright_runs_claimable", CLAIMABLE, Run.queue, Run.priority, Run.due_at)
+_partial("ix_runwright_runs_waiting", WAITING, Run.thread_id, Run.seq)
+_partial("ix_runwright_runs_owner", OWNED, Run.owner)
+_partial("ix_runwright_runs_untold", UNTOLD, Run.finished_at)
+Index("ix_runwright_runs_batch_id", Run.batch_id)
+Index("ix_runwright_runs_created_at", Run.created_at)
+
+
+class Attempt(Base):
+    """One try at a run: the intent before each create, and the chain of provider ids that it made."""
+
+    __tablename__ = "runwright_attempts"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(Run.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(_Id)
+    started_at: Mapped[datetime] = mapped_column(default=from_now())
+    ended_at: Mapped[datetime | None]
+    # The step that is about to be created and the conversation's last item before it: for finding, one day, what a
+    # create left behind whose answer was lost.
+    intent_at: Mapped[datetime | None]
+    intent_step: Mapped[int | None]
+    intent_after: Mapped[str | None] = mapped_column(_Id)
+    # The provider's run in flight; moved into provider_ids for good as soon as it is known.
+    provider_id: Mapped[str | None] = mapped_column(_Id)
+    provider_ids: Mapped[list[Any]] = mapped_column(default=list)
+    unknown: Mapped[bool] = mapped_column(Boolean, default=False)
+    crashes: Mapped[int] = mapped_column(default=0)
+    error_code: Mapped[str | None] = mapped_column(String(100))
+    error_message: Mapped[str | None] = mapped_column(Text)
+
+
+class ToolCall(Base):
+    """One function the model asked for: the ledger that keeps a finished call from running again."""
+
+    __tablename__ = "runwright_tool_calls"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(Run.id), primary_key=True)
+    call_id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    step: Mapped[int]
+    position: Mapped[int]
+    attempt: Mapped[int]
+    name: Mapped[str] = mapped_column(String(200))
+    arguments: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(20))
+    output: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(String(50))
+    starts: Mapped[int] = mapped_column(default=0)
+    # The provider has the output for good; until then it refuses everything else on the conversation.
+    closed: Mapped[bool] = mapped_column(default=False)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Message(Base):
+    """One entry of a thread, written when its run ends."""
+
+    __tablename__ = "runwright_messages"
+    __table_args__ = (Index("ix_runwright_messages_thread_id", "thread_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    thread_id: Mapped[str] = mapped_column(ForeignKey(Thread.id))
+    run_id: Mapped[str] = mapped_column(ForeignKey(Run.id))
+    role: Mapped[str] = mapped_column(String(20))
+    content: Mapped[list[Any]]
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+
+
+class Document(Base):
+    """One input of a batch; without a run where it could not be read."""
+
+    __tablename__ = "runwright_documents"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey(Batch.id), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    characters: Mapped[int | None]
+    run_id: Mapped[str | None] = mapped_column(ForeignKey(Run.id))
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class Worker(Base):
+    """One boot of one worker process: its lease is what keeps all its runs."""
+
+    __tablename__ = "runwright_workers"
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    node: Mapped[str] = mapped_column(String(200))
+    pid: Mapped[int]
+    queues: Mapped[list[Any]]
+    max_in_flight: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(default=from_now())
+    lease_until: Mapped[datetime]
+
+
+class EventRow(Base):
+    """What happened to a run, in order, written with the change itself."""
+
+    __tablename__ = "runwright_events"
+    __table_args__ = (Index("ix_runwright_events_run_id", "run_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey(Run.id))
+    attempt: Mapped[int]
+    name: Mapped[str] = mapped_column(String(50))
+    data: Mapped[dict[str, Any]]
+    worker: Mapped[str | None] = mapped_column(_Id)
+    at: Mapped[datetime] = mapped_column(default=from_now())

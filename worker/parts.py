@@ -1,0 +1,22 @@
+"""What every runner of a worker shares."""
+
+from dataclasses import dataclass
+
+from tools.execution import Executor
+from tools.registry import Registry
+from worker.backends.base import Backend
+from worker.events import Events
+from worker.pool import StorePool
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Built once by worker.service on the engine's loop."""
+
+    settings: Settings
+    store: StorePool
+    backend: Backend
+    registry: Registry
+    executor: Executor
+    events: Events

@@ -1,0 +1,48 @@
+"""What submitting and reading need, once in a process; without the provider's client and the engine."""
+
+from functools import cache, cached_property
+
+from worker.doorbell import Doorbell
+from worker.lifecycle import Status
+from worker.settings import Settings
+from worker.store import asking, reading, schema
+from worker.store.database import Database
+from worker.store.reading import RunView
+
+
+class Producer:
+    """The database, checked, and the doorbell."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect; raises SchemaError with the command to run where the schema is not this version's."""
+        self.settings = settings
+        self.database = Database(settings.database_url, settings.database_pool)
+        schema.check(self.database)
+
+    @cached_property
+    def doorbell(self) -> Doorbell:
+        """Return the doorbell; raises SettingsError naming REDIS_URL where there is no broker."""
+        return Doorbell(self.settings)
+
+    def cancel(self, run_id: str) -> Status:
+        """Ask for a cancel and return the status now; raises UnknownRun."""
+        with self.database.write() as connection:
+            status, freed = asking.ask_cancel(connection, run_id)
+        if freed:
+            self.doorbell.ring([freed])
+        return status
+
+    def retry(self, run_id: str) -> RunView:
+        """Reopen an ended run for a further attempt and return it; raises UsageError where that cannot be."""
+        with self.database.write() as connection:
+            queue = asking.reopen(connection, run_id)
+            view = reading.run(connection, run_id)
+        if queue:
+            self.doorbell.ring([queue])
+        return view
+
+
+@cache
+def producer() -> Producer:
+    """Return this process's producer, set up from the environment."""
+    return Producer(Settings.from_env())

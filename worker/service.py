@@ -1,0 +1,123 @@
+"""Composition root of a worker: settings become a database, a backend, tools, and an engine that joins them."""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+from celery import Celery
+
+from tools.execution import Executor
+from tools.registry import Registry
+from worker import doorbell, telemetry, urls
+from worker.backends.base import Backend
+from worker.backends.responses import ResponsesBackend
+from worker.engine import Engine
+from worker.errors import SettingsError
+from worker.events import Events
+from worker.flower import FlowerEvents
+from worker.outlet import Outlet
+from worker.parts import Parts
+from worker.pool import StorePool
+from worker.prices import Prices
+from worker.results import CeleryResults
+from worker.settings import Settings
+from worker.store import schema
+from worker.store.database import Database
+
+_log = structlog.get_logger(__name__)
+_SPARE = 10.0  # seconds beyond all limits of its own that the engine gets to end
+
+
+class WorkerService:
+    """One worker process: an engine, what it needs, and what listens to it."""
+
+    def __init__(self, app: Celery, settings: Settings, node: str, queues: list[str]) -> None:
+        """Build and check everything; raises RunwrightError or ToolError in one line for what cannot work."""
+        self.settings = settings
+        self.queues = queues
+        self.database = Database(settings.database_url, settings.database_pool)
+        schema.check(self.database)
+        self.registry = Registry.load(settings.tool_modules)
+        self.prices = Prices.load(settings.prices)
+        self.api_key = _api_key(settings)
+        self.bell = doorbell.Doorbell(settings)
+        self.outlet = Outlet()
+        self.events = Events()
+        self.events.subscribe(telemetry.log_event)
+        self.events.subscribe(FlowerEvents(app, node, self.outlet))
+        if settings.result_backend_url():
+            self.events.subscribe(CeleryResults(app, self.database, self.outlet))
+        self.engine = Engine(node, queues, self._parts, self._ring)
+        doorbell.on_ring(self.engine.wake)
+
+    def _parts(self) -> Parts:
+        settings = self.settings
+        return Parts(
+            settings=settings,
+            store=StorePool(self.database, settings.database_pool),
+            backend=self._backend(),
+            registry=self.registry,
+            executor=Executor(
+                self.registry,
+                threads=settings.tool_threads,
+                processes=settings.tool_processes,
+                timeout=settings.tool_timeout,
+            ),
+            events=self.events,
+        )
+
+    def _ring(self, queues: Iterable[str]) -> None:
+        """Ring from the outlet's thread: a Redis that does not answer must not hold up the engine."""
+        self.outlet.put(partial(self.bell.ring, list(queues)))
+
+    def _backend(self) -> Backend:
+        settings = self.settings
+        return ResponsesBackend(
+            api_key=self.api_key,
+            base_url=settings.openai_base_url,
+            requests=settings.request_limit,
+            timeout=settings.request_timeout,
+            prices=self.prices,
+        )
+
+    def describe(self) -> dict[str, object]:
+        """Return what the one line at boot says; no secret in it."""
+        settings = self.settings
+        return {
+            "version": importlib.metadata.version("runwright-worker"),
+            "pool": "threads",
+            "queues": ",".join(self.queues),
+            "max_in_flight": settings.max_in_flight,
+            "database": urls.without_secret(settings.database_url),
+            "broker": urls.without_secret(settings.broker_url()),
+            "provider": settings.openai_base_url or "OpenAI",
+            "tools": len(self.registry.names()),
+        }
+
+    def start(self, on_death: Callable[[], None]) -> None:
+        """Start the engine; on_death is called if it dies by itself."""
+        self.outlet.start()
+        self.engine.start(on_death)
+
+    def stop(self) -> None:
+        """Hand every run over and let what was told reach Redis; a process that cannot do so in time ends at once.
+
+        A tool or a database that never returns would keep it for good, and its runs are others' when its lease is over.
+        """
+        settings = self.settings
+        ended = self.engine.stop(settings.tool_grace + 2 * settings.lease + _SPARE)
+        self.outlet.stop()
+        if not ended:
+            _log.critical("stopped_by_force")
+            os._exit(1)
+        self.database.close()
+
+
+def _api_key(settings: Settings) -> str:
+    if settings.openai_api_key is None:
+        raise SettingsError(
+            "OPENAI_API_KEY: not set; the worker needs the provider's key (any text for one that asks for none)"
+        )
+    return settings.openai_api_key.get_secret_value()

@@ -1,0 +1,281 @@
+"""The settings of every process: one frozen object, and the only reader of the environment."""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from worker import urls
+from worker.embedded import recorded_url
+from worker.errors import SettingsError
+
+PREFIX = "RUNWRIGHT_"
+_DEFAULT_DATABASE = "sqlite:///<RUNWRIGHT_HOME>/runwright.db"
+# Celery reads these by itself (celery/app/utils.py) and they win over every configuration.
+_CELERYS = {"CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"}
+_CELERYS_ADVICE = "unset it and use REDIS_URL or RUNWRIGHT_RESULT_BACKEND"
+_URLS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "RUNWRIGHT_RESULT_BACKEND"}
+
+
+class Described(NamedTuple):
+    """One setting as the reference shows it."""
+
+    variable: str
+    default: str
+    description: str
+
+
+def _modules(value: Any) -> Any:
+    names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    if not all(isinstance(name, str) and all(map(str.isidentifier, name.split("."))) for name in names):
+        raise ValueError("accepted are module names separated by commas, such as tools.mine,other.tools")
+    return tuple(names)
+
+
+def _result_backend(value: str) -> str:
+    if value not in {"redis", "none"} and "://" not in value:
+        raise ValueError("accepted are redis (the broker's server), none, or the URL of a Celery result backend")
+    return urls.broker_url(value) if value.startswith(("redis", "unix:")) and value != "redis" else value
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # ~name of a user that does not exist
+        raise ValueError("accepted is the path of a folder") from error
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _database_in_home(data: dict[str, Any]) -> str:
+    return f"sqlite:///{data['home']}/runwright.db"
+
+
+class Settings(BaseModel):
+    """Everything that can be set, validated; the alias of a field is its environment variable."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, validate_by_name=True
+    )
+
+    home: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path(".runwright"), alias="RUNWRIGHT_HOME", description="Folder of the default database and embedded server."
+    )
+    database_url: Annotated[str, AfterValidator(urls.database_url)] = Field(
+        default_factory=_database_in_home, alias="DATABASE_URL", repr=False, description="SQLite file or PostgreSQL."
+    )
+    redis_url: Annotated[str, AfterValidator(urls.broker_url)] | None = Field(
+        None,
+        alias="REDIS_URL",
+        repr=False,
+        description="Redis or Valkey; not set: the embedded server of `runwright up`.",
+    )
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY", description="Key for the provider.")
+    openai_base_url: Annotated[str, AfterValidator(urls.http_url)] | None = Field(
+        None, alias="OPENAI_BASE_URL", repr=False, description="Address of the provider; not set: OpenAI's."
+    )
+    max_in_flight: PositiveInt = Field(
+        1000, alias="RUNWRIGHT_MAX_IN_FLIGHT", description="Runs that one worker process holds at once."
+    )
+    claim_chunk: PositiveInt = Field(
+        100, alias="RUNWRIGHT_CLAIM_CHUNK", description="Most runs taken in one claim, so that workers share fairly."
+    )
+    lease: float = Field(
+        10.0,
+        ge=1,
+        alias="RUNWRIGHT_LEASE",
+        description="Seconds without a heartbeat after which a worker counts as dead.",
+    )
+    idle_poll: PositiveFloat = Field(
+        1.0, alias="RUNWRIGHT_IDLE_POLL", description="Seconds between looks for due runs when no doorbell rings."
+    )
+    poll_min: PositiveFloat = Field(
+        0.5, alias="RUNWRIGHT_POLL_MIN", description="Seconds before the first look at a running response."
+    )
+    poll_max: PositiveFloat = Field(
+        10.0, alias="RUNWRIGHT_POLL_MAX", description="Seconds between looks at a long-running response."
+    )
+    request_limit: PositiveInt = Field(
+        64, alias="RUNWRIGHT_REQUEST_LIMIT", description="Requests to the provider open at once in one worker."
+    )
+    request_timeout: PositiveFloat = Field(
+        60.0, alias="RUNWRIGHT_REQUEST_TIMEOUT", description="Seconds that one request to the provider may take."
+    )
+    retry_min: PositiveFloat = Field(
+        1.0, alias="RUNWRIGHT_RETRY_MIN", description="Seconds before the first retry; each further wait doubles."
+    )
+    retry_max: PositiveFloat = Field(
+        300.0, alias="RUNWRIGHT_RETRY_MAX", description="Seconds that a wait between retries never exceeds."
+    )
+    max_attempts: PositiveInt = Field(
+        3, alias="RUNWRIGHT_MAX_ATTEMPTS", description="Attempts at a run whose failure may pass."
+    )
+    run_timeout: PositiveFloat = Field(
+        3600.0,
+        alias="RUNWRIGHT_RUN_TIMEOUT",
+        description="Seconds that a run may take, unless its submit says otherwise.",
+    )
+    cancel_timeout: PositiveFloat = Field(
+        60.0,
+        alias="RUNWRIGHT_CANCEL_TIMEOUT",
+        description="Seconds that a cancelled run waits for the provider to stop before it ends here all the same.",
+    )
+    max_steps: PositiveInt = Field(
+        20, alias="RUNWRIGHT_MAX_STEPS", description="Model steps in one attempt before the run fails."
+    )
+    tool_modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
+        (), alias="RUNWRIGHT_TOOL_MODULES", description="Further modules with tools, separated by commas."
+    )
+    tool_threads: PositiveInt = Field(
+        16, alias="RUNWRIGHT_TOOL_THREADS", description="Plain functions called as tools at once in one worker."
+    )
+    tool_processes: PositiveInt = Field(
+        4, alias="RUNWRIGHT_TOOL_PROCESSES", description="Isolated tools called at once in one worker."
+    )
+    tool_timeout: PositiveFloat = Field(
+        60.0, alias="RUNWRIGHT_TOOL_TIMEOUT", description="Seconds that a tool may take, unless it says otherwise."
+    )
+    tool_grace: PositiveFloat = Field(
+        30.0, alias="RUNWRIGHT_TOOL_GRACE", description="Seconds that running tools get to end when the worker stops."
+    )
+    tool_data: Path = Field(
+        Path("samples"), alias="RUNWRIGHT_TOOL_DATA", description="The only folder that the shipped tools read from."
+    )
+    database_pool: PositiveInt = Field(
+        5,
+        alias="RUNWRIGHT_DATABASE_POOL",
+        description="Connections of a worker's engine; its Celery tasks have as many again.",
+    )
+    result_backend: Annotated[str, AfterValidator(_result_backend)] = Field(
+        "redis",
+        alias="RUNWRIGHT_RESULT_BACKEND",
+        repr=False,
+        description="Where Celery stores a run's end: redis, none, or a URL.",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", alias="RUNWRIGHT_LOG_FORMAT", description="auto is console on a terminal, else json."
+    )
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
+        "INFO", alias="RUNWRIGHT_LOG_LEVEL", description="Least level that is logged."
+    )
+    prices: FilePath | None = Field(
+        None, alias="RUNWRIGHT_PRICES", description="Price list to use in place of the shipped prices.yaml."
+    )
+    events_days: PositiveInt = Field(
+        30, alias="RUNWRIGHT_EVENTS_DAYS", description="Days that the events of ended runs are kept."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name in ("poll", "retry"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if high < low:
+                variable = f"{PREFIX}{name.upper()}"
+                raise ValueError(f"{variable}_MAX={high}: must not be below {variable}_MIN={low}")
+        return self
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return the settings of a process; an empty variable counts as not set.
+
+        Raises SettingsError for a wrong value and for a RUNWRIGHT_ variable that does not exist.
+        """
+        known = {str(field.alias) for field in cls.model_fields.values()}
+        for name in sorted(_CELERYS & set(environ)):
+            raise SettingsError(f"{name}: Celery would take it over our own settings; {_CELERYS_ADVICE}")
+        for name in sorted(set(environ) - known):
+            if name.startswith(PREFIX):
+                raise SettingsError(_unknown(name, known))
+        values = {name: environ[name].strip() for name in known & set(environ) if environ[name].strip()}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_sentences(error, values))) from None
+
+    @classmethod
+    def described(cls) -> list[Described]:
+        """Return every setting in the order of the fields."""
+        return [
+            Described(str(field.alias), _shown(field.default, field.default_factory), str(field.description))
+            for field in cls.model_fields.values()
+        ]
+
+    def broker_url(self) -> str:
+        """Return REDIS_URL, else the embedded server recorded in home, as Celery takes it."""
+        url = self.redis_url or recorded_url(self.home)
+        if url is None:
+            raise SettingsError(
+                f"REDIS_URL: not set and no embedded server is running under {self.home}; "
+                "start one with `runwright up` or set REDIS_URL"
+            )
+        return url
+
+    def result_backend_url(self) -> str | None:
+        """Return the URL of Celery's result backend, None where results are not stored there."""
+        if self.result_backend == "redis":
+            return self.broker_url()
+        return None if self.result_backend == "none" else self.result_backend
+
+
+def environment(*, with_settings: bool = True) -> dict[str, str]:
+    """Return the environment for a child; without settings nothing in it leads to a key, Redis or database."""
+    ours = {str(field.alias) for field in Settings.model_fields.values()}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if with_settings or not (name in ours or name.startswith((PREFIX, "OPENAI_", "SIMULATOR_", "CELERY_")))
+    }
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    ours = sorted(variable.removeprefix(PREFIX) for variable in known if variable.startswith(PREFIX))
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1)
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference.md lists them"
+    return f"{name}: there is no such setting; {hint}"
+
+
+def _sentences(error: ValidationError, values: Mapping[str, str]) -> list[str]:
+    sentences = []
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":  # follows from another error of the list
+            continue
+        cause = detail.get("ctx", {}).get("error")
+        reason = str(cause) if cause else detail["msg"].removeprefix("Input ")
+        variable = str(detail["loc"][0]) if detail["loc"] else None
+        sentences.append(f"{variable}{_wrong_value(variable, values)}: {reason}" if variable else reason)
+    return sentences
+
+
+def _wrong_value(variable: str, values: Mapping[str, str]) -> str:
+    value = values.get(variable, "")
+    if variable in _URLS:
+        # What could not be read may hold a password anywhere, so only the scheme is shown.
+        scheme = re.match(r"[a-z][a-z0-9+]{0,30}://", value)
+        value = f"{scheme[0]}…" if scheme else ""
+    return f"={value}" if value else ""
+
+
+def _shown(default: Any, factory: Callable[..., Any] | None) -> str:
+    if factory is not None:
+        return _DEFAULT_DATABASE
+    if default is None or default == ():
+        return "not set"
+    return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,13 @@
+"""Every query, and the only writer of durable state.
+
+    database    connections and transactions           schema      migrations: apply them, refuse an older schema
+    submitting  a run's row enters                     assistants  versions of configurations
+    claiming    a worker takes due runs                leases      a worker's life, and what its death leaves
+    held        a run in its owner's hands             progress    intent, provider id, steps
+    ledger      tool calls                             settling    a run ends, is retried, is let go
+    journal     the events of a run                    telling     ends that somebody outside waits for
+    batches     documents and their runs               reading     what people and programs see
+    asking      what outsiders may write: cancel, reopen
+
+Each write is a function of an open connection, so that a caller's own transaction can hold it.
+"""

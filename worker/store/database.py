@@ -1,0 +1,73 @@
+"""Connections and transactions, the same on SQLite (WAL) and PostgreSQL."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from worker.urls import without_secret
+
+_READ = "runwright_read"
+UNUSABLE = "DATABASE_URL: the database cannot be used: "
+
+
+def explain(error: SQLAlchemyError) -> str:
+    """Return in one line, without a password, what the database said."""
+    said = str(error.orig) if isinstance(error, DBAPIError) and error.orig else str(error)
+    return UNUSABLE + without_secret(" ".join(said.split()))
+
+
+class Database:
+    """One pool of connections; write() and read() are its transactions."""
+
+    def __init__(self, url: str, pool_size: int = 5) -> None:
+        """Open lazily: no connection is made until the first transaction."""
+        self.url = url
+        self.engine = _sqlite(url, pool_size) if url.startswith("sqlite") else _postgresql(url, pool_size)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Commit at the end, roll back on an exception."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a snapshot that takes no write lock."""
+        with self.engine.connect().execution_options(**{_READ: True}) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close what is idle in the pool."""
+        self.engine.dispose()
+
+
+# hide_parameters: an error that is logged must not hold the texts that people send.
+def _postgresql(url: str, pool_size: int) -> Engine:
+    return create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
+
+
+def _sqlite(url: str, pool_size: int) -> Engine:
+    file = make_url(url).database
+    if file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": 30}, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin by itself: see _begin
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that reads first and then writes fails at once when another has written, whatever the
+        # busy timeout; taking the write lock at the start waits its turn instead.
+        reading = connection.get_execution_options().get(_READ)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,78 @@
+"""The lease of a worker: one row that keeps all its runs, by the database's clock; and what to do when it ends."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from worker.dbtime import from_now
+from worker.errors import LostClaim
+from worker.models import OWNED, Run, Worker
+
+
+def register(
+    connection: Connection, worker: str, *, node: str, pid: int, queues: Sequence[str], room: int, lease: float
+) -> None:
+    """Enter this boot of a worker, alive for `lease` seconds of the database's clock. Twice is as good as once."""
+    connection.execute(delete(Worker).where(Worker.id == worker))
+    row = {"id": worker, "node": node, "pid": pid, "queues": list(queues), "max_in_flight": room}
+    connection.execute(insert(Worker).values(**row, lease_until=from_now(lease)))
+
+
+def renew(connection: Connection, worker: str, lease: float) -> None:
+    """Keep the worker alive; raises LostClaim where the reaper has taken its row, and with it its runs.
+
+    A lease that ran out unnoticed is renewed: a database that was away for longer must not cost anybody their runs.
+    """
+    alive = update(Worker).where(Worker.id == worker)
+    if connection.execute(alive.values(lease_until=from_now(lease))).rowcount == 0:
+        raise LostClaim(f"the lease of worker {worker} ran out")
+
+
+def hold(connection: Connection, worker: str) -> None:
+    """Lock our lease, alive: the reaper cannot take it between this check and the commit."""
+    alive = select(Worker.id).where(Worker.id == worker, Worker.lease_until > from_now())
+    if connection.execute(alive.with_for_update(read=True)).scalar_one_or_none() is None:
+        raise LostClaim(f"the lease of worker {worker} ran out")
+
+
+def leave(connection: Connection, worker: str) -> int:
+    """Make what the worker still holds due for others and take its row away; returns how many runs."""
+    # The row goes first: this waits for a claim under way, whose runs are then among those released.
+    connection.execute(delete(Worker).where(Worker.id == worker))
+    return _release(connection, [worker])
+
+
+def reap(connection: Connection, settled: Callable[[], bool] = lambda: True) -> int:
+    """Make the runs of workers whose lease ran out due; returns how many.
+
+    `settled` is asked once the dead are known: this may have waited for the database while every lease ran out.
+    """
+    dead = select(Worker.id).where(Worker.lease_until <= from_now()).with_for_update(skip_locked=True)
+    workers = list(connection.execute(dead).scalars())
+    if not workers or not settled():
+        return 0
+    count = _release(connection, workers)
+    connection.execute(delete(Worker).where(Worker.id.in_(workers)))
+    return count
+
+
+def cancels(connection: Connection, worker: str) -> list[str]:
+    """Return the runs of this worker that somebody asked to cancel."""
+    asked = select(Run.id).where(OWNED, Run.owner == worker, Run.cancel_requested_at.is_not(None))
+    return list(connection.execute(asked).scalars())
+
+
+def owned(connection: Connection, worker: str) -> set[str]:
+    """Return the ids of the runs that this worker holds."""
+    return set(connection.execute(select(Run.id).where(OWNED, Run.owner == worker)).scalars())
+
+
+def release(connection: Connection, worker: str, run_ids: Collection[str]) -> int:
+    """Make runs due that this worker holds and nobody drives: the answer to their claim was lost; returns how many."""
+    held = update(Run).where(OWNED, Run.owner == worker, Run.id.in_(run_ids))
+    return connection.execute(held.values(owner=None, due_at=from_now())).rowcount
+
+
+def _release(connection: Connection, workers: Sequence[str]) -> int:
+    held = update(Run).where(Run.owner.in_(workers), OWNED)
+    return connection.execute(held.values(owner=None, due_at=from_now())).rowcount

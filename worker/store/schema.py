@@ -1,0 +1,56 @@
+"""Migrations: bring a database to this version's schema, and refuse to work on another one."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from worker.errors import SchemaError
+from worker.store.database import Database
+
+_MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def head() -> str:
+    """Return the revision this code is written for."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise SchemaError("no migrations are installed with this package; install it again")
+    return revision
+
+
+def current(database: Database) -> str | None:
+    """Return the revision the database is at, None where it has none of our tables."""
+    with database.read() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def migrate(database: Database) -> tuple[str | None, str]:
+    """Apply what is missing in one transaction; returns the revisions before and after."""
+    before = current(database)
+    with database.write() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return before, head()
+
+
+def check(database: Database) -> None:
+    """Raise SchemaError, with the command to run, unless the schema is exactly this version's."""
+    found, wanted = current(database), head()
+    if found == wanted:
+        return
+    if found is None:
+        raise SchemaError("DATABASE_URL: the database has no Runwright tables; run `runwright migrate`")
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found in known:
+        raise SchemaError(f"DATABASE_URL: the schema is {found}, this version needs {wanted}; run `runwright migrate`")
+    raise SchemaError(f"DATABASE_URL: the schema {found} is newer than this version ({wanted}); upgrade Runwright")
