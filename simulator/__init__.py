@@ -2,6 +2,7 @@
 
     __main__       python -m simulator: flags, SIMULATOR_* variables, the server
     app            the ASGI application: every route, and the gate that each request passes
+    connections    what happens to a connection: cut without an answer, left without one, answered drop by drop
     control        what tests and benchmarks ask outside the wire: /healthz, /_simulator/*
     provider       conversations and responses, and the rules between them: the lock, poisoned conversations
     conversations  the items of one conversation, in order
@@ -9,7 +10,7 @@
     validation     what OpenAI refuses in a request, in its words
     errors         OpenAI's error bodies
     wire           OpenAI's shapes: ids, items, response objects, lists, headers
-    faults         latency and injected errors; every later fault goes here
+    faults         latency and faults, by settings; every later fault goes here
     counters       what happened, for proofs
     model          the model: items in, text or function calls out; a pure function
     prompt         what the model is given, seen as request, documents and tool outputs
@@ -26,13 +27,24 @@ The model is deterministic and extracts; it does not think. Tests steer it by di
     [[then]]                  a further round begins once the calls before it have their outputs
     [[say TEXT]]              the final answer
     [[latency SECONDS]]       how long each response of this message takes
+    [[queued SECONDS]]        how long each response of this message is queued before its latency begins
     [[tokens N]]              the output tokens that its usage reports
     [[fail CODE MESSAGE]]     the response of this round ends failed with this error
     [[incomplete]]            the response of this round ends incomplete, with part of its text
     [[hang]]                  the response of this round stays in_progress until it is cancelled
+    [[drop before]]           the connection of this round's create is cut, and nothing is done
+    [[drop after]]            the create is carried out, and the connection cut
+    [[late SECONDS]]          the connection is cut, and the create carried out so many seconds later
+    [[slow SECONDS]]          the body of the create's answer takes so many seconds
+    [[stuck]]                 the response of this round stays queued until it is cancelled
 
 `xN` at the end of fail, incomplete or hang (`[[fail server_error Try again x2]]`) makes it hold only for the first N
-creates of the client's run, known by metadata.run_id; without a run_id every create is its own first.
+creates of the client's run, known by metadata.run_id; without a run_id every create is its own first. Drop, late,
+slow and stuck happen once to a round of the client's run, or N times with `xN`; without a run_id, each time. A create
+that is refused does not count.
+
+What OpenAI's documents leave open is a switch of the settings (`python -m simulator --help`): lock_while_queued,
+items_lock, items_on_failure, cancel_completes. An incomplete response always leaves its items in the conversation.
 
 Every response says metadata {"simulated": "true"}, unless the client's own 16 pairs leave no room.
 """

@@ -10,11 +10,11 @@ import sys
 import uvicorn
 
 from simulator.app import create_app
+from simulator.connections import Connection
 from simulator.faults import FaultSettings, changed
 
-EPILOG = """Every option is also read from the environment: SIMULATOR_HOST, SIMULATOR_PORT, SIMULATOR_READY_FILE,
-SIMULATOR_LATENCY, SIMULATOR_SEED, SIMULATOR_RATE_LIMIT_SHARE, SIMULATOR_ERROR_SHARE, SIMULATOR_RETRY_AFTER.
-A flag wins. POST /_simulator/settings changes latency, shares and seed while it runs."""
+EPILOG = """Every option is also read from the environment: SIMULATOR_PORT for --port, and so on.
+A flag wins. POST /_simulator/settings changes all but the first three while it runs."""
 
 
 def main() -> None:
@@ -41,11 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     option("--host", "address to listen on (127.0.0.1)", "127.0.0.1")
     option("--port", "port to listen on; 0 takes a free one (8787)", "8787")
     option("--ready-file", "file that gets the base URL once it listens")
-    option("--latency", "seconds a response takes: MIN:MAX, SECONDS or lognormal:MEDIAN:SIGMA (0.2:1.5)")
-    option("--seed", "seed of latency and faults (0)")
-    option("--rate-limit-share", "share of creates and polls answered 429 (0.0)")
-    option("--error-share", "share of creates and polls answered 500 (0.0)")
-    option("--retry-after", "seconds that a 429 asks to wait (1)")
+    for field in dataclasses.fields(FaultSettings):
+        known = field.metadata["one_of"] and f": {', '.join(field.metadata['one_of'])}"
+        option("--" + field.name.replace("_", "-"), f"{field.metadata['note']}{known or ''} ({field.default})")
     return parser
 
 
@@ -55,7 +53,14 @@ class _Server(uvicorn.Server):
     def __init__(self, options: FaultSettings, ready_file: str | None) -> None:
         app = create_app(options)
         super().__init__(
-            uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=1, log_level="warning", access_log=False)
+            uvicorn.Config(
+                app,
+                http=Connection,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+                log_level="warning",
+                access_log=False,
+            )
         )
         self._ready_file = ready_file
 

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.responses import Response as Answer
 from starlette.routing import Route
 
-from simulator import control, errors, wire
+from simulator import connections, control, errors, wire
 from simulator.conversations import Page
-from simulator.faults import Faults, FaultSettings
+from simulator.counters import Counters
+from simulator.faults import Faults, FaultSettings, Trouble
 from simulator.provider import Provider
 from simulator.responses import Response
 from simulator.validation import check_metadata
@@ -57,13 +59,16 @@ def _api_routes() -> list[Route]:
 def _route(method: str, path: str, handler: Handler, *, faulty: bool = False) -> Route:
     """Put a handler behind the gate: key, body, counters, faults, and OpenAI's headers on whatever comes out."""
 
-    async def endpoint(request: Request) -> JSONResponse:
+    async def endpoint(request: Request) -> Answer:
         started = time.perf_counter()
         provider: Provider = request.app.state.provider
         provider.counters.requests += 1
         try:
             body = await _admitted(provider, request, faulty=faulty)
-            return JSONResponse(await handler(provider, request, body), headers=wire.headers(started))
+            content = await handler(provider, request, body)
+            return connections.answer(request.state.trouble, content, wire.headers(started))
+        except connections.Dropped as dropped:
+            return await connections.drop(request, provider.counters, dropped.how)
         except errors.ApiError as error:
             provider.counters.rejected[error.name] += 1
             return JSONResponse(error.body, error.status, {**wire.headers(started), **error.headers})
@@ -72,14 +77,36 @@ def _route(method: str, path: str, handler: Handler, *, faulty: bool = False) ->
 
 
 async def _admitted(provider: Provider, request: Request, *, faulty: bool) -> JsonObject:
+    await connections.outage(request, provider.faults)
     if not request.headers.get("authorization", "").removeprefix("Bearer").strip():
         raise errors.unauthorized()
     body = await _json_body(request)
     provider.counters.seen(_run_of(provider, request, body))
-    fault = provider.faults.gate() if faulty else None
-    if fault is not None:
+    fault = provider.faults.gate(create=request.method == "POST") if faulty else None
+    if isinstance(fault, errors.ApiError):
         raise fault
+    _befall(provider, request, body, fault)
     return body
+
+
+def _befall(provider: Provider, request: Request, body: JsonObject, trouble: Trouble | None) -> None:
+    """Drop a request before its work is done, or remember what shall happen to its answer."""
+    request.state.trouble = trouble
+    if trouble is not None and trouble.kind == "late":
+        asyncio.get_running_loop().call_later(trouble.seconds, _create_late, provider, provider.counters, body)
+        raise connections.Dropped("late")
+    if trouble is not None and trouble.kind == "drop before":
+        raise connections.Dropped("before")
+
+
+def _create_late(provider: Provider, counters: Counters, body: JsonObject) -> None:
+    """Create what nobody waits for any more, unless everything was forgotten in between."""
+    if provider.counters is not counters:
+        return
+    try:
+        provider.create_response(body)
+    except errors.ApiError as error:
+        counters.rejected[error.name] += 1
 
 
 async def _json_body(request: Request) -> JsonObject:
@@ -112,7 +139,11 @@ async def _unknown(request: Request, _: Exception) -> JSONResponse:
 async def create_response(provider: Provider, request: Request, body: JsonObject) -> JsonObject:
     """POST /responses: at once in background mode, else when the response has ended."""
     provider.counters.creates += 1
-    response = provider.create_response(body)
+    asking = provider.asked(body)
+    trouble = provider.trouble(asking, "drop before", "drop after", "late", "slow")
+    if trouble is not None:
+        _befall(provider, request, body, trouble)
+    response = provider.accept(asking)
     if not body.get("background"):
         await _until_ended(provider, request, response)
     return response.body(provider.clock())

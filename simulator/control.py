@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from simulator.counters import Counters
 from simulator.faults import changed
 
 
@@ -28,16 +29,21 @@ async def health(_: Request) -> JSONResponse:
 
 
 async def counters(request: Request) -> JSONResponse:
-    """Return every counter; ?by_run=0 leaves out the runs."""
+    """Return every counter; ?by_run=0 leaves out the runs, ?anomalies=1 all but those that did a step twice."""
+    counted: Counters = request.app.state.provider.counters
+    if request.query_params.get("anomalies", "0") != "0":
+        return JSONResponse(counted.anomalies(time.time()))
     by_run = request.query_params.get("by_run", "1") != "0"
-    return JSONResponse(request.app.state.provider.counters.report(time.time(), by_run=by_run))
+    return JSONResponse(counted.report(time.time(), by_run=by_run))
 
 
 async def run(request: Request) -> JSONResponse:
-    """Return the counters of one client run."""
-    run_id = request.path_params["run_id"]
-    found = request.app.state.provider.counters.run(run_id, time.time())
-    return JSONResponse(found or {"error": f"no request of run {run_id!r} was seen"}, 200 if found else 404)
+    """Return the counters of one client run, and how often each of its steps was carried out."""
+    run_id, counted = request.path_params["run_id"], request.app.state.provider.counters
+    found = counted.run(run_id, time.time())
+    if found is None:
+        return JSONResponse({"error": f"no request of run {run_id!r} was seen"}, 404)
+    return JSONResponse({**found, "steps": counted.runs[run_id].steps})
 
 
 async def settings(request: Request) -> JSONResponse:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from simulator.errors import ApiError
+from simulator.errors import ApiError, item_not_found
 from simulator.responses import Response
 from simulator.wire import JsonObject, item_list
 
@@ -23,14 +23,13 @@ class Conversation:
         for item in items:
             self.items.setdefault(item["id"], item)
 
-    def settle(self, now: float) -> None:
-        """Take in the input and output of every response that has ended, in the order in which they ended."""
+    def settle(self, now: float, on_failure: str) -> None:
+        """Take in what every response that has ended leaves here, in the order in which they ended."""
         for response in sorted(self.active, key=lambda one: one.ends):
             if response.is_active(now):
                 continue
             self.active.remove(response)
-            if response.status(now) in ("completed", "incomplete"):
-                self.add(response.inputs + response.outcome.output)
+            self.add(response.left(now, on_failure))
 
     def body(self) -> JsonObject:
         """Return the conversation as the wire has it."""
@@ -60,10 +59,13 @@ class Page:
         return cls(int(limit), order, query.get("after"))
 
     def cut(self, items: list[JsonObject]) -> JsonObject:
-        """Return this page of the items, which are given oldest first."""
+        """Return this page of the items, which are given oldest first; ApiError where `after` is none of them."""
         ordered = items if self.order == "asc" else items[::-1]
         start = 0
         if self.after is not None:
-            start = 1 + next((at for at, item in enumerate(ordered) if item["id"] == self.after), -1)
+            ids = [item["id"] for item in ordered]
+            if self.after not in ids:
+                raise item_not_found(self.after)
+            start = ids.index(self.after) + 1
         shown = ordered[start : start + self.limit]
         return item_list(shown, start + self.limit < len(ordered))

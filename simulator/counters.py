@@ -4,6 +4,8 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+from simulator.responses import Response
+
 
 @dataclasses.dataclass(slots=True)
 class RunCount:
@@ -14,6 +16,13 @@ class RunCount:
     conversation: str | None = None
     first_created_at: float | None = None
     last_end: float = 0.0
+    steps: Counter[str] = dataclasses.field(default_factory=Counter)
+    """How many creates were carried out, by `attempt/step`."""
+
+    @property
+    def is_odd(self) -> bool:
+        """Say whether a step was carried out twice."""
+        return any(times > 1 for times in self.steps.values())
 
     def report(self, now: float) -> dict[str, Any]:
         """Return the counts as JSON; `ended_at` is null while a response of the run is active."""
@@ -36,8 +45,12 @@ class Counters:
         self.provider_runs = 0
         self.overlaps = 0
         self.rejected: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.overlapping: Counter[str] = Counter()
+        self.duplicate_outputs: Counter[str] = Counter()
+        self.outputs_after_failure = 0
         self.runs: dict[str, RunCount] = {}
-        self._steps: Counter[tuple[str, str, str]] = Counter()
+        self._answered: dict[str, Response] = {}
         self._active: dict[str, dict[str, float]] = {}
         self._order: dict[str, dict[str, None]] = {}
 
@@ -62,11 +75,28 @@ class Counters:
             run.conversation = conversation
             self._order.setdefault(conversation, {})[run_id] = None
         if "step" in metadata:
-            self._steps[run_id, metadata.get("attempt", ""), metadata["step"]] += 1
+            run.steps[f"{metadata.get('attempt', '')}/{metadata['step']}"] += 1
+
+    def answered(self, response: Response, now: float) -> None:
+        """Count the calls of a new response's input that were answered before.
+
+        Where the response that took the first answer failed or was cancelled, giving it again is no mistake.
+        """
+        for item in response.inputs:
+            if item["type"] != "function_call_output":
+                continue
+            earlier = self._answered.get(item["call_id"])
+            if earlier is not None and earlier.status(now) in ("failed", "cancelled"):
+                self.outputs_after_failure += 1
+            elif earlier is not None:
+                self.duplicate_outputs[item["call_id"]] += 1
+            self._answered[item["call_id"]] = response
 
     def _overlap(self, conversation: str, response: str, at: float, end: float) -> None:
         active = {other: until for other, until in self._active.get(conversation, {}).items() if until > at}
-        self.overlaps += bool(active)
+        if active:
+            self.overlaps += 1
+            self.overlapping[conversation] += 1
         self._active[conversation] = {**active, response: end}
 
     def cut(self, response: str, run_id: str | None, conversation: str | None, at: float) -> None:
@@ -87,18 +117,31 @@ class Counters:
         return self.runs[run_id].report(now) if run_id in self.runs else None
 
     def report(self, now: float, *, by_run: bool) -> dict[str, Any]:
-        """Return everything as JSON."""
+        """Return the totals, the order of the runs in each conversation and, if asked for, every run."""
+        order = {conversation: list(runs) for conversation, runs in self._order.items()}
+        body = {**self.totals(now), "order": order}
+        if by_run:
+            body["by_run"] = {run_id: run.report(now) for run_id, run in self.runs.items()}
+        return body
+
+    def anomalies(self, now: float) -> dict[str, Any]:
+        """Return the totals, and of the runs only those with a step that was carried out twice."""
+        odd = {run_id: {**run.report(now), "steps": run.steps} for run_id, run in self.runs.items() if run.is_odd}
+        named = {"overlapping": self.overlapping, "duplicated_calls": self.duplicate_outputs}
+        return {**self.totals(now), **named, "runs": len(self.runs), "by_run": odd}
+
+    def totals(self, now: float) -> dict[str, Any]:
+        """Return what is counted over all runs."""
         active = sum(until > now for ends in self._active.values() for until in ends.values())
-        body: dict[str, Any] = {
+        return {
             "creates": self.creates,
             "provider_runs": self.provider_runs,
             "overlaps": self.overlaps,
             "requests": self.requests,
             "rejected": dict(self.rejected),
-            "duplicate_steps": sum(times > 1 for times in self._steps.values()),
+            "dropped": dict(self.dropped),
+            "duplicate_steps": sum(times > 1 for run in self.runs.values() for times in run.steps.values()),
+            "duplicate_outputs": self.duplicate_outputs.total(),
+            "outputs_after_failure": self.outputs_after_failure,
             "active_in_conversations": active,
-            "order": {conversation: list(runs) for conversation, runs in self._order.items()},
         }
-        if by_run:
-            body["by_run"] = {run_id: run.report(now) for run_id, run in self.runs.items()}
-        return body

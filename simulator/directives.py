@@ -4,7 +4,9 @@ import dataclasses
 import json
 import re
 
-_START = re.compile(r"\[\[(then|say|call|latency|tokens|fail|incomplete|hang)\b\s*")
+from simulator.faults import Trouble
+
+_START = re.compile(r"\[\[(then|say|call|latency|queued|tokens|fail|incomplete|hang|drop|late|slow|stuck)\b\s*")
 _TIMES = re.compile(r"\s+x(\d+)$|^x(\d+)$")
 
 
@@ -16,6 +18,7 @@ class Round:
     failure: tuple[str, str] | None = None
     incomplete: bool = False
     hangs: bool = False
+    troubles: list[Trouble] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(slots=True)
@@ -25,6 +28,7 @@ class Script:
     rounds: list[Round] = dataclasses.field(default_factory=lambda: [Round()])
     say: str | None = None
     latency: float | None = None
+    queued: float | None = None
     tokens: int | None = None
 
     def current(self, made: int) -> tuple[Round, list[tuple[str, str]]]:
@@ -74,10 +78,24 @@ def _obey(script: Script, command: str, argument: str, attempt: int) -> None:
         script.say = argument
     elif command == "latency":
         script.latency = float(argument)
+    elif command == "queued":
+        script.queued = float(argument)
     elif command == "tokens":
         script.tokens = int(argument)
+    elif command in ("drop", "late", "slow", "stuck"):
+        due.troubles.append(_trouble(len(script.rounds), command, argument))
     else:
         _end(due, command, argument, attempt)
+
+
+def _trouble(at: int, command: str, argument: str) -> Trouble:
+    """Read `drop before|after`, `late SECONDS`, `slow SECONDS` or `stuck`, each with an optional xN, in round `at`."""
+    times = _TIMES.search(argument)
+    rest = (argument[: times.start()] if times else argument).strip()
+    count = int(times[1] or times[2]) if times else 1
+    if command == "drop":
+        return Trouble("drop after" if rest == "after" else "drop before", at=at, times=count)
+    return Trouble(command, float(rest or 0), at, count)
 
 
 def _end(due: Round, command: str, argument: str, attempt: int) -> None:

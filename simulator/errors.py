@@ -16,6 +16,7 @@ SERVER_ERROR = (
     "The server had an error while processing your request. Sorry about that! You can retry your request, or contact "
     "us through our help center at help.openai.com if the error persists."
 )
+OVERLOADED = "The server is currently overloaded with other requests. Sorry about that! You can retry your request."
 
 
 class ApiError(Exception):
@@ -52,6 +53,11 @@ def unknown_url(method: str, path: str) -> ApiError:
 def not_found(what: str, ident: str) -> ApiError:
     """A Response, Conversation or Item that does not exist."""
     return ApiError(404, f"{what} with id '{ident}' not found.", name="not_found")
+
+
+def item_not_found(ident: str) -> ApiError:
+    """An item that its conversation does not hold."""
+    return ApiError(404, f"Item with id '{ident}' not found in conversation.", name="not_found")
 
 
 def previous_not_found(ident: str) -> ApiError:
@@ -100,3 +106,8 @@ def rate_limited(retry_after: float) -> ApiError:
 def server_error() -> ApiError:
     """An injected 500."""
     return ApiError(500, SERVER_ERROR, kind="server_error", name="server_error")
+
+
+def overloaded() -> ApiError:
+    """The 503 of an outage."""
+    return ApiError(503, OVERLOADED, kind="service_unavailable_error", name="outage")

@@ -1,38 +1,66 @@
-"""Latency and injected errors: one seeded generator decides, so that a run of faults can be repeated.
+"""Latency and faults: one seeded generator decides, so that a run of faults can be repeated.
 
-A new fault is a field of FaultSettings and a line where it acts: `gate` before a request is read (429, 500, a late
-answer), `latency` for how long a response takes.
+A new fault is a field of FaultSettings and a line where it acts: `gate` for what happens to a request, `fate` and
+`latency` for what becomes of a response, the settings themselves for the provider's rules.
 """
 
 import dataclasses
+import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 from simulator.errors import ApiError, rate_limited, server_error
 
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def _setting(default: Any, note: str, one_of: tuple[str, ...] = ()) -> Any:
+    """Return a field of the settings; the note is what its flag's help says."""
+    return dataclasses.field(default=default, metadata={"note": note, "one_of": one_of})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FaultSettings:
-    """What can be set by flag, SIMULATOR_* variable, or POST /_simulator/settings."""
+    """What can be set by flag, SIMULATOR_* variable, or POST /_simulator/settings.
 
-    latency: str = "0.2:1.5"
-    """Seconds a response takes: `MIN:MAX` (uniform), one number, or `lognormal:MEDIAN:SIGMA`."""
-    seed: int = 0
-    """Seed of the generator behind latency and errors."""
-    rate_limit_share: float = 0.0
-    """Share of creates and polls answered with 429 and Retry-After."""
-    error_share: float = 0.0
-    """Share of creates and polls answered with 500."""
-    retry_after: float = 1.0
-    """Seconds that a 429 asks the client to wait."""
+    `*_share` is a number from 0 to 1, every other number is in seconds. Creates and polls are POST /responses and GET
+    /responses/{id}.
+    """
+
+    latency: str = _setting("0.2:1.5", "seconds a response takes: MIN:MAX, SECONDS or lognormal:MEDIAN:SIGMA")
+    seed: int = _setting(0, "seed of latency and faults")
+    rate_limit_share: float = _setting(0.0, "share of creates and polls answered 429")
+    error_share: float = _setting(0.0, "share of creates and polls answered 500")
+    retry_after: float = _setting(1.0, "seconds that a 429 asks to wait")
+    drop_before_share: float = _setting(0.0, "share of creates and polls whose connection is cut and nothing done")
+    drop_after_share: float = _setting(0.0, "share of creates and polls that are done and whose connection is cut")
+    slow_share: float = _setting(0.0, "share of creates and polls whose answer's body trickles in")
+    slow_seconds: float = _setting(5.0, "seconds that such a body takes")
+    late_share: float = _setting(0.0, "share of creates whose connection is cut and that are done later")
+    late_seconds: float = _setting(2.0, "seconds after which a late create is done")
+    queued_seconds: float = _setting(0.0, "seconds that every response is queued before its latency begins")
+    stuck_share: float = _setting(0.0, "share of responses that stay queued until they are cancelled")
+    fail_share: float = _setting(0.0, "share of responses that end failed")
+    fail_code: str = _setting("server_error", "error code of such a failure")
+    lock_while_queued: bool = _setting(True, "a queued response locks its conversation")
+    items_lock: bool = _setting(False, "a locked conversation refuses items as well")
+    items_on_failure: str = _setting(
+        "none", "what a failed or cancelled response leaves in its conversation", ("none", "input", "all")
+    )
+    cancel_completes: bool = _setting(False, "a cancel is answered, and the response goes on to its end")
+    outage: str = _setting("off", "how every request to the API ends", ("off", "drop", "503", "hang"))
 
     def __post_init__(self) -> None:
         _latency_parts(self.latency)
-        for share in (self.rate_limit_share, self.error_share):
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"a share is a number from 0 to 1, not {share}")
-        if self.retry_after < 0:
-            raise ValueError(f"retry_after is a number of seconds, not {self.retry_after}")
+        for field in dataclasses.fields(self):
+            value, one_of = getattr(self, field.name), field.metadata["one_of"]
+            if field.name.endswith("_share") and not 0.0 <= value <= 1.0:
+                raise ValueError(f"{field.name}: a share is a number from 0 to 1, not {value}")
+            if isinstance(value, float) and not 0.0 <= value < math.inf:
+                raise ValueError(f"{field.name} is a number of seconds, not {value}")
+            if one_of and value not in one_of:
+                raise ValueError(f"{field.name} is one of {', '.join(one_of)}, not {value!r}")
 
 
 def changed(settings: FaultSettings, given: dict[str, Any]) -> FaultSettings:
@@ -44,10 +72,21 @@ def changed(settings: FaultSettings, given: dict[str, Any]) -> FaultSettings:
             raise ValueError(f"unknown setting {name!r}; known: {', '.join(fields)}")
         kind = type(getattr(settings, name))
         try:
-            values[name] = kind(value)
-        except (TypeError, ValueError):
+            values[name] = _SWITCH[str(value).lower()] if kind is bool else kind(value)
+        except (KeyError, TypeError, ValueError):
             raise ValueError(f"{name} must be {kind.__name__}, not {value!r}") from None
     return dataclasses.replace(settings, **values)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trouble:
+    """What goes wrong with one request: `drop before`, `drop after`, `late` or `slow`; or `stuck`, its response."""
+
+    kind: str
+    seconds: float = 0.0
+    at: int = 0
+    """The round that a directive asks it for, and how often it then happens to one client run."""
+    times: int = 1
 
 
 class Faults:
@@ -61,15 +100,32 @@ class Faults:
         self.settings = settings
         self._kind, self._first, self._second = _latency_parts(settings.latency)
         self._random = random.Random(settings.seed)
+        shares: list[tuple[float, Callable[[], ApiError | Trouble]]] = [
+            (settings.rate_limit_share, lambda: rate_limited(settings.retry_after)),
+            (settings.error_share, server_error),
+            (settings.drop_before_share, lambda: Trouble("drop before")),
+            (settings.drop_after_share, lambda: Trouble("drop after")),
+            (settings.slow_share, lambda: Trouble("slow", settings.slow_seconds)),
+        ]
+        self._shares = [one for one in shares if one[0]]
 
-    def gate(self) -> ApiError | None:
-        """Return the error that this create or poll is answered with, if any."""
+    def gate(self, *, create: bool = False) -> ApiError | Trouble | None:
+        """Return the error that this create or poll is answered with, or what else happens to it, if anything."""
         drawn = self._random.random()
-        if drawn < self.settings.rate_limit_share:
-            return rate_limited(self.settings.retry_after)
-        if drawn < self.settings.rate_limit_share + self.settings.error_share:
-            return server_error()
-        return None
+        for share, fault in self._shares:
+            if drawn < share:
+                return fault()
+            drawn -= share
+        return Trouble("late", self.settings.late_seconds) if create and drawn < self.settings.late_share else None
+
+    def fate(self) -> str | None:
+        """Return what becomes of the next response, `stuck` or `failed`, if not what its model says."""
+        if not self.settings.stuck_share and not self.settings.fail_share:
+            return None
+        drawn = self._random.random()
+        if drawn < self.settings.stuck_share:
+            return "stuck"
+        return "failed" if drawn < self.settings.stuck_share + self.settings.fail_share else None
 
     def latency(self) -> float:
         """Return how many seconds the next response takes."""

@@ -3,13 +3,14 @@
 import dataclasses
 
 from simulator.answering import answer
+from simulator.faults import Trouble
 from simulator.planning import due
 from simulator.prompt import Prompt
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model does with one prompt; `latency` and `tokens` only where a directive sets them."""
+    """What the model does with one prompt; the last four are set by directives alone."""
 
     text: str = ""
     calls: tuple[tuple[str, str], ...] = ()
@@ -17,7 +18,9 @@ class Reply:
     incomplete: bool = False
     hangs: bool = False
     latency: float | None = None
+    queued: float | None = None
     tokens: int | None = None
+    troubles: tuple[Trouble, ...] = ()
 
 
 def reply_to(prompt: Prompt) -> Reply:
@@ -29,7 +32,17 @@ def reply_to(prompt: Prompt) -> Reply:
     if not prompt.parallel:
         calls = calls[:1]
     text = "" if calls else (answer(prompt) if script.say is None else script.say)
-    return Reply(text, tuple(calls), now.failure, now.incomplete, now.hangs, script.latency, script.tokens)
+    return Reply(
+        text=text,
+        calls=tuple(calls),
+        failure=now.failure,
+        incomplete=now.incomplete,
+        hangs=now.hangs,
+        latency=script.latency,
+        queued=script.queued,
+        tokens=script.tokens,
+        troubles=tuple(now.troubles),
+    )
 
 
 def _own_reply(prompt: Prompt) -> Reply:

@@ -1,18 +1,38 @@
 """Conversations and responses, and the rules between them: the lock, poisoned conversations, what is kept."""
 
+import dataclasses
+import json
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from simulator import errors, validation
 from simulator.conversations import Conversation
 from simulator.counters import Counters
-from simulator.faults import Faults
-from simulator.model import reply_to
+from simulator.faults import Faults, Trouble
+from simulator.model import Reply, reply_to
 from simulator.prompt import Prompt
 from simulator.reading import item_text
-from simulator.responses import Response, outcome_of
+from simulator.responses import Response, outcome_of, times
 from simulator.wire import JsonObject, conversation_id, message_item, new_conversation_id, new_id, stored_item
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asking:
+    """A create that may be accepted, and what its model says to it."""
+
+    request: JsonObject
+    conversation: Conversation | None
+    history: list[JsonObject]
+    inputs: list[JsonObject]
+    reply: Reply
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The client's pairs."""
+        return self.request.get("metadata") or {}
 
 
 class Provider:
@@ -28,43 +48,82 @@ class Provider:
         self.counters = Counters()
         self.conversations: dict[str, Conversation] = {}
         self.responses: dict[str, Response] = {}
+        self._troubled: Counter[tuple[str, str, int]] = Counter()
+        self._shared: dict[str, Any] = {}
 
     def create_response(self, request: JsonObject) -> Response:
         """Accept a response, or raise ApiError."""
+        return self.accept(self.asked(request))
+
+    def asked(self, request: JsonObject) -> Asking:
+        """Return what a create asks for, with nothing done yet; ApiError where it is refused."""
         validation.check_create(request)
-        now = self.clock()
-        conversation = self._free_conversation(request, now)
+        conversation = self._free_conversation(request)
         history = self._history(request, conversation)
         inputs = self._inputs(request.get("input"), conversation)
         _check_calls(history, inputs)
-        response = self._accept(request, history, inputs, now)
-        if conversation is not None:
-            conversation.active.append(response)
+        attempt = self.counters.attempt((request.get("metadata") or {}).get("run_id"))
+        return Asking(request, conversation, history, inputs, reply_to(Prompt.of(request, history + inputs, attempt)))
+
+    def accept(self, asking: Asking) -> Response:
+        """Begin the response."""
+        request, now = asking.request, self.clock()
+        read = (request.get("instructions") or "") + "".join(map(item_text, asking.history + asking.inputs))
+        reply, starts, ends = self._course(asking, now)
+        outcome = outcome_of(reply, request, read)
+        response = Response(
+            new_id("resp"), self._slim(request), asking.history, asking.inputs, outcome, now, starts, ends
+        )
+        self.counters.began(response.id, asking.metadata, conversation_id(request), now, ends)
+        self.counters.answered(response, now)
+        if asking.conversation is not None:
+            asking.conversation.active.append(response)
         if request.get("store") is not False or request.get("background"):
             self.responses[response.id] = response
         return response
 
-    def _accept(self, request: JsonObject, history: list[JsonObject], inputs: list[JsonObject], now: float) -> Response:
-        metadata = request.get("metadata") or {}
-        items = history + inputs
-        attempt = self.counters.attempt(metadata.get("run_id"))
-        reply = reply_to(Prompt.of(request, items, attempt))
-        read = (request.get("instructions") or "") + "".join(map(item_text, items))
-        seconds = self.faults.latency() if reply.latency is None else reply.latency
-        ends = float("inf") if reply.hangs else now + seconds
-        outcome = outcome_of(reply, request, read)
-        response = Response(new_id("resp"), request, history, inputs, outcome, now, ends)
-        self.counters.began(response.id, metadata, conversation_id(request), now, ends)
-        return response
+    def _slim(self, request: JsonObject) -> JsonObject:
+        """Return the request with one copy of equal tools and instructions: they are most of a response's memory."""
+        large = {name: request[name] for name in ("tools", "instructions") if request.get(name)}
+        return {**request, **{name: self._shared.setdefault(json.dumps(one), one) for name, one in large.items()}}
 
-    def _free_conversation(self, request: JsonObject, now: float) -> Conversation | None:
+    def _course(self, asking: Asking, now: float) -> tuple[Reply, float, float]:
+        """Return the reply, and when the response starts and ends, after whatever befalls it."""
+        settings, reply = self.faults.settings, asking.reply
+        seconds = self.faults.latency() if reply.latency is None else reply.latency
+        fate = self.faults.fate()
+        if fate == "failed":
+            reply = dataclasses.replace(reply, failure=(settings.fail_code, "The simulator was told to fail."))
+        queued = settings.queued_seconds if reply.queued is None else reply.queued
+        if fate == "stuck" or self.trouble(asking, "stuck"):
+            queued = math.inf
+        return reply, *times(now, queued, math.inf if reply.hangs else seconds)
+
+    def trouble(self, asking: Asking, *kinds: str) -> Trouble | None:
+        """Return the first trouble of these kinds that a directive still wants for this create, and count it."""
+        run_id = asking.metadata.get("run_id")
+        for trouble in asking.reply.troubles:
+            if trouble.kind not in kinds:
+                continue
+            if run_id is None:
+                return trouble
+            self._troubled[run_id, trouble.kind, trouble.at] += 1
+            if self._troubled[run_id, trouble.kind, trouble.at] <= trouble.times:
+                return trouble
+        return None
+
+    def _free_conversation(self, request: JsonObject) -> Conversation | None:
         ident = conversation_id(request)
         if not ident:
             return None
         conversation = self.conversation(ident)
-        if conversation.active:
+        if self._is_locked(conversation):
             raise errors.conversation_locked()
         return conversation
+
+    def _is_locked(self, conversation: Conversation) -> bool:
+        now, queued_locks = self.clock(), self.faults.settings.lock_while_queued
+        return any(queued_locks or response.status(now) != "queued" for response in conversation.active)
 
     def _history(self, request: JsonObject, conversation: Conversation | None) -> list[JsonObject]:
         if conversation is not None:
@@ -95,12 +154,22 @@ class Provider:
         return response.run_id if response else None
 
     def cancel_response(self, ident: str) -> Response:
-        """Cancel a background response; one that has ended stays as it is."""
+        """Cancel a background response; one that has ended stays as it is, and so may one that has not."""
         response = self.response(ident)
         if not response.request.get("background"):
             raise errors.ApiError(400, "Cannot cancel a synchronous response.", name="not_background")
-        self.stop(response)
+        if self.faults.settings.cancel_completes:
+            self._complete(response)
+        else:
+            self.stop(response)
         return response
+
+    def _complete(self, response: Response) -> None:
+        """Let a response that would never end do so; every other goes on as it was."""
+        now = self.clock()
+        if response.ends == math.inf:
+            response.starts, response.ends = now, now + self.faults.latency()
+            self.counters.cut(response.id, response.run_id, conversation_id(response.request), response.ends)
 
     def stop(self, response: Response) -> None:
         """End a response now: it was cancelled, deleted, or its client went away."""
@@ -129,13 +198,15 @@ class Provider:
         if ident not in self.conversations:
             raise errors.not_found("Conversation", ident)
         conversation = self.conversations[ident]
-        conversation.settle(self.clock())
+        conversation.settle(self.clock(), self.faults.settings.items_on_failure)
         return conversation
 
     def add_items(self, ident: str, items: Any) -> list[JsonObject]:
         """Append up to 20 items to a conversation."""
         conversation = self.conversation(ident)
         validation.check_items(items, "items", at_most=20)
+        if self.faults.settings.items_lock and self._is_locked(conversation):
+            raise errors.conversation_locked()
         stored = [stored_item(item) for item in items]
         conversation.add(stored)
         return stored
@@ -144,8 +215,7 @@ class Provider:
         """Return one item of a conversation, or raise ApiError."""
         items = self.conversation(ident).items
         if item_id not in items:
-            message = f"Item with id '{item_id}' not found in conversation."
-            raise errors.ApiError(404, message, name="not_found")
+            raise errors.item_not_found(item_id)
         return items[item_id]
 
 

@@ -6,24 +6,32 @@ import math
 from simulator.model import Reply
 from simulator.wire import JsonObject, function_call_item, message_item, response_object, tokens, usage
 
-QUEUED_SHARE = 0.2
-QUEUED_AT_MOST = 0.3
+_QUEUED_SHARE = 0.2
+_QUEUED_AT_MOST = 0.3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a response ends: its final status and what it then shows."""
+    """How a response ends: its final status, all that its model wrote, and what else it then shows."""
 
     status: str
-    output: list[JsonObject] = dataclasses.field(default_factory=list)
+    written: list[JsonObject] = dataclasses.field(default_factory=list)
     error: JsonObject | None = None
     incomplete_details: JsonObject | None = None
     usage: JsonObject | None = None
 
+    @property
+    def output(self) -> list[JsonObject]:
+        """The items that the response shows: none once it has failed."""
+        return [] if self.status == "failed" else self.written
+
 
 @dataclasses.dataclass(slots=True)
 class Response:
-    """A response, from its creation on. Times are seconds since the epoch; `ends` is infinite for one that hangs."""
+    """A response, from its creation on.
+
+    Times are seconds since the epoch; `ends` is infinite for one that hangs, `starts` for one stuck in `queued`.
+    """
 
     id: str
     request: JsonObject
@@ -31,6 +39,7 @@ class Response:
     inputs: list[JsonObject]
     outcome: Outcome
     created: float
+    starts: float
     ends: float
     cancelled: bool = False
 
@@ -47,8 +56,7 @@ class Response:
         """Return the status at this time."""
         if not self.is_active(now):
             return "cancelled" if self.cancelled else self.outcome.status
-        waited = min(QUEUED_SHARE * (self.ends - self.created), QUEUED_AT_MOST)
-        return "queued" if now < self.created + waited else "in_progress"
+        return "queued" if now < self.starts else "in_progress"
 
     def cancel(self, now: float) -> bool:
         """End it now, if it is still active; say whether that changed anything."""
@@ -56,6 +64,12 @@ class Response:
             return False
         self.ends, self.cancelled = now, True
         return True
+
+    def left(self, now: float, on_failure: str) -> list[JsonObject]:
+        """Return what it leaves in its conversation once it has ended; `on_failure` is none, input or all."""
+        if on_failure == "all" or self.status(now) in ("completed", "incomplete"):
+            return self.inputs + self.outcome.written
+        return self.inputs if on_failure == "input" else []
 
     def output(self, now: float) -> list[JsonObject]:
         """Return the items that it has put out by now."""
@@ -78,19 +92,25 @@ class Response:
         return response_object(self.request, state)
 
 
+def times(now: float, queued: float, seconds: float) -> tuple[float, float]:
+    """Return when a response starts and ends that waits `queued` seconds for the `seconds` which it takes."""
+    begins = now + queued
+    return begins + min(_QUEUED_SHARE * seconds, _QUEUED_AT_MOST), begins + seconds
+
+
 def outcome_of(reply: Reply, request: JsonObject, read: str) -> Outcome:
     """Turn what the model said into a response's end; `read` is all text that it was given."""
-    if reply.failure is not None:
-        code, message = reply.failure
-        return Outcome("failed", error={"code": code, "message": message})
     limit = request.get("max_output_tokens") or math.inf
     written = "".join(name + arguments for name, arguments in reply.calls) + reply.text
     spent = tokens(written) if reply.tokens is None else reply.tokens
-    if reply.incomplete or spent > limit:
+    if reply.failure is None and (reply.incomplete or spent > limit):
         return _cut_off(reply, limit, tokens(read))
     output = [function_call_item(name, arguments) for name, arguments in reply.calls]
     if reply.text:
         output.append(message_item("assistant", reply.text))
+    if reply.failure is not None:
+        code, message = reply.failure
+        return Outcome("failed", output, error={"code": code, "message": message})
     return Outcome("completed", output, usage=usage(tokens(read), spent))
 
 

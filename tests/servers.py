@@ -29,6 +29,7 @@ SOON = {
     "RUNWRIGHT_POLL_MAX": "0.3",
     "RUNWRIGHT_RETRY_MIN": "0.05",
     "RUNWRIGHT_RETRY_MAX": "0.5",
+    "RUNWRIGHT_ADOPTION_WAIT": "2",
     "RUNWRIGHT_LOG_FORMAT": "json",
 }
 OURS = ("OPENAI_", "RUNWRIGHT_", "SIMULATOR_", "CELERY_", "PG")
@@ -140,6 +141,10 @@ class Simulator:
     def counters(self, *, by_run: bool = True) -> dict[str, Any]:
         """Return what it has counted since it started or was reset."""
         return self._call("GET", f"counters?by_run={int(by_run)}")
+
+    def anomalies(self) -> dict[str, Any]:
+        """Return the totals, and of the runs only those of which a step was carried out twice."""
+        return self._call("GET", "counters?anomalies=1")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Change latency, shares or seed while it runs."""
