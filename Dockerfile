@@ -13,5 +13,6 @@ COPY samples /app/samples
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 RUNWRIGHT_HOME=/var/lib/runwright
 WORKDIR /app
 USER runwright
-# The exec form: SIGTERM reaches Celery itself, which then drains. The health checks stand in docker-compose.yml.
+# The exec form: SIGTERM reaches Celery itself, which then drains. The health checks stand in docker-compose.yml, and
+# docs/runbook.md says what else may ask /livez, /healthz and /metrics (RUNWRIGHT_HTTP).
 CMD ["celery", "-A", "worker.app", "worker"]

@@ -5,21 +5,24 @@ import glob
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks import runs
+from tasks import bulk, runs
+from tasks.bulk import Change
+from tasks.hooks import hook
 from tools.extract import SUFFIXES, Unreadable, extract_text
 from tools.text import storable
 from worker.errors import UsageError
-from worker.lifecycle import ACTIVE, REOPENABLE, Status
+from worker.lifecycle import Status
 from worker.prices import Prices
 from worker.producer import Producer
 from worker.store import assistants, batches, reading
+from worker.store.choosing import Chosen
 from worker.store.database import Database
 
 OUTPUT_TOKENS = 500
@@ -162,11 +165,15 @@ def submit(
     *,
     queue: str = "default",
     priority: int = 5,
+    on_end: Mapping[str, Any] | str | None = None,
 ) -> str:
     """Make every readable document a run and return the batch's id; raises UsageError before anything is written.
 
-    A hundred documents are one transaction, so a submit that is broken off leaves whole documents behind.
+    A hundred documents are one transaction, so a submit that is broken off leaves whole documents behind; such a batch
+    never counts as ended. on_end is as in RunRequest, told {"id", "statuses", "documents"} when all runs have ended.
+    It is sent once for each end: runs that are tried again make a new one.
     """
+    kept = hook(on_end)
     if not prompt.strip():
         raise UsageError("the prompt is empty; say what is to be done with each document")
     prompt = storable(prompt)
@@ -177,7 +184,7 @@ def submit(
     batch_id, position = "", 0
     for chunk in _chunks(documents, _TRANSACTION):
         with producer.database.write() as connection:
-            batch_id = batch_id or batches.create(connection, assistant, prompt)
+            batch_id = batch_id or batches.create(connection, assistant, prompt, kept)
             asked = {
                 at: ask(input=message(prompt, one), metadata={"document": one.name}, batch_id=batch_id)
                 for at, one in enumerate(chunk, position)
@@ -188,6 +195,8 @@ def submit(
             batches.add(connection, batch_id, rows)
         position += len(chunk)
         ring([queue])
+    with producer.database.write() as connection:
+        batches.seal(connection, batch_id)
     return batch_id
 
 
@@ -198,21 +207,18 @@ def _row(position: int, document: Document, request: runs.RunRequest | None) -> 
 
 def cancel(producer: Producer, batch_id: str) -> int:
     """Ask for a cancel of every run of a batch that has not ended; returns how many those are."""
-    return _each(producer, batch_id, sorted(ACTIVE), producer.cancel)
+    return _change(producer, Change.CANCEL, batch_id)
 
 
 def retry(producer: Producer, batch_id: str, *, only_failed: bool) -> int:
     """Reopen the failed and expired runs of a batch, or also the cancelled and incomplete; returns how many."""
-    chosen = {Status.FAILED, Status.EXPIRED} if only_failed else REOPENABLE
-    return _each(producer, batch_id, sorted(chosen), producer.retry)
+    return _change(producer, Change.RETRY, batch_id, *(bulk.FAILED if only_failed else ()))
 
 
-def _each(producer: Producer, batch_id: str, statuses: Sequence[Status], act: Callable[[str], object]) -> int:
-    with producer.database.read() as connection:
-        ids = batches.run_ids(connection, batch_id, statuses)
-    for run_id in ids:
-        act(run_id)
-    return len(ids)
+def _change(producer: Producer, change: Change, batch_id: str, *statuses: Status) -> int:
+    chosen = bulk.choice(change, Chosen(batch_id=batch_id, statuses=statuses))
+    bulk.count(producer, chosen)  # an unknown batch is an error
+    return bulk.apply(producer, change, chosen).count
 
 
 def results(database: Database, batch_id: str) -> Iterator[Result]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from celery import shared_task
@@ -10,11 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from tasks import runs
-from worker import doorbell, maintenance, wire
+from worker import doorbell, maintenance, messenger, wire
 from worker.errors import UsageError
 from worker.producer import producer
 
 _REQUEST = TypeAdapter(runs.RunRequest)
+_CONVERSATIONS = 500
+"""Conversations that one `clean` deletes at most: the one task that takes seconds, of one of the pool's threads."""
 
 
 @shared_task(name=wire.DISPATCH, send_events=False)
@@ -69,6 +72,7 @@ def ring_due() -> None:
 
 @shared_task(name=wire.CLEAN)
 def clean() -> None:
-    """Delete the events of runs that ended long ago."""
+    """Delete what is old: events of ended runs, and conversations at the provider, so many at a time."""
     door = producer()
-    maintenance.prune_events(door.database, door.settings.events_days)
+    send = partial(messenger.send, door.settings) if door.settings.openai_api_key else None
+    maintenance.clean(door.database, door.settings, send, most=_CONVERSATIONS)

@@ -1,19 +1,21 @@
 """Runs from Python: submit them, wait for them, cancel them, try them again."""
 
 import asyncio
-import json
+import math
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from tasks.checks import check_json
+from tasks.hooks import hook
 from worker.errors import UsageError
 from worker.lifecycle import TERMINAL, Status
 from worker.producer import Producer, producer
@@ -24,7 +26,7 @@ from worker.store.submitting import Accepted, NewRun
 from worker.wire import QUEUE_PREFIX
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
-_LONGEST_LOOK = 1.0
+OnBusy = Literal["enqueue", "reject"]
 _TO_RING = "runwright_to_ring"  # of a session's info: the queues of runs that its commit will make visible
 
 
@@ -35,6 +37,11 @@ class RunRequest:
     input is text, or a list of content parts as the provider takes them; thread is a key of the producer's own or an id
     of ours, made on first use; a higher priority (0 to 9) goes first among threads; timeout is in seconds from the
     first start. The same idempotency_key gives the same run.
+
+    on_end is a Celery signature, the dict of one, or TASK[@QUEUE]: that task is sent, at least once, when the run has
+    ended, with {"id", "thread_id", "batch_id", "status", "error_code"} before its own arguments, unless the signature
+    is immutable. Without a queue it goes to Celery's default queue `celery`. on_busy="reject" raises ThreadBusy where
+    an earlier run of the thread has not ended.
     """
 
     assistant: str
@@ -47,6 +54,8 @@ class RunRequest:
     available_at: datetime | None = None
     max_attempts: int | None = None
     timeout: float | None = None
+    on_end: Mapping[str, Any] | str | None = None
+    on_busy: OnBusy = "enqueue"
     batch_id: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     store_result: bool = False
@@ -70,14 +79,17 @@ class RunHandle:
             return reading.run(connection, self.id)
 
     def wait(self, timeout: float | None = None) -> RunView:
-        """Return the run when it has ended; raises TimeoutError after `timeout` seconds."""
-        ends_at = None if timeout is None else time.monotonic() + timeout
-        pause = 0.05
-        while self.status() not in TERMINAL:
-            if ends_at is not None and time.monotonic() + pause > ends_at:
-                raise TimeoutError(f"run {self.id} is still {self.status()} after {timeout:g} s")
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_LOOK)
+        """Return the run when it has ended; raises TimeoutError after `timeout` seconds.
+
+        A notice over Redis wakes it, so it looks at the row only now and then; without Redis it looks more often.
+        """
+        ends_at = math.inf if timeout is None else time.monotonic() + timeout
+        with producer().ear(self.id) as ear:
+            while (status := self.status()) not in TERMINAL:
+                left = ends_at - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"run {self.id} is still {status} after {timeout:g} s")
+                ear.wait(left)
         return self.result()
 
     def cancel(self) -> Status:
@@ -97,12 +109,15 @@ def submit(
     available_at: datetime | None = None,
     max_attempts: int | None = None,
     timeout: float | None = None,
+    on_end: Mapping[str, Any] | str | None = None,
+    on_busy: OnBusy = "enqueue",
     session: Session | None = None,
 ) -> RunHandle:
     """Accept one run; see RunRequest for the keywords.
 
     With a session on the same database the row joins its transaction and the doorbell rings after its commit.
-    Raises UsageError for what cannot be run, KeyReused for a known key with other input.
+    Raises UsageError for what cannot be run, KeyReused for a known key with other input, ThreadBusy where on_busy
+    says so.
     """
     request = RunRequest(
         assistant=assistant,
@@ -115,6 +130,8 @@ def submit(
         available_at=available_at,
         max_attempts=max_attempts,
         timeout=timeout,
+        on_end=on_end,
+        on_busy=on_busy,
     )
     return submit_many([request], session=session)[0]
 
@@ -183,9 +200,12 @@ def cancel(run_id: str) -> Status:
     return producer().cancel(run_id)
 
 
-def retry(run_id: str) -> RunHandle:
-    """Reopen an ended run for a further attempt; raises UsageError where it has its result or has not ended."""
-    view = producer().retry(run_id)
+def retry(run_id: str, *, start_over: bool = False) -> RunHandle:
+    """Reopen an ended run for a further attempt; raises UsageError where it has its result or has not ended.
+
+    One that would ask its model anew after a call that must not run twice is reopened only with `start_over`.
+    """
+    view = producer().retry(run_id, start_over=start_over)
     return RunHandle(view.id, view.thread_id)
 
 
@@ -216,6 +236,8 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
         timeout=request.timeout or config.get("timeout", settings.run_timeout),
         batch_id=request.batch_id,
         store_result=request.store_result,
+        on_end=hook(request.on_end),
+        on_busy=request.on_busy,
     )
 
 
@@ -232,31 +254,16 @@ def _check(request: RunRequest) -> None:
     for name, value in (("thread", request.thread), ("idempotency_key", request.idempotency_key), ("id", request.id)):
         if value is not None and not 0 < len(value) <= 200:
             raise UsageError(f"{name}: between 1 and 200 characters, not {len(value)}")
+    if request.on_busy not in get_args(OnBusy):
+        raise UsageError(f"on_busy {request.on_busy!r}: {' or '.join(get_args(OnBusy))}")
+    _check_limits(request)
+    check_json([request.input, request.metadata, request.thread, request.idempotency_key], "input and metadata")
+
+
+def _check_limits(request: RunRequest) -> None:
     if request.max_attempts is not None and request.max_attempts < 1:
         raise UsageError(f"max_attempts {request.max_attempts}: at least 1")
     if request.timeout is not None and request.timeout <= 0:
         raise UsageError(f"timeout {request.timeout}: seconds, more than 0")
     if request.available_at is not None and request.available_at.tzinfo is None:
         raise UsageError("available_at: a datetime with a time zone, such as datetime.now(UTC)")
-    _check_json(request)
-
-
-def _check_json(request: RunRequest) -> None:
-    asked = [request.input, request.metadata, request.thread, request.idempotency_key]
-    try:
-        json.dumps(asked, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"input and metadata must be JSON in UTF-8: {error}") from None
-    if any("\x00" in text for text in _texts(asked)):
-        raise UsageError("input or metadata holds a NUL character, which PostgreSQL cannot store")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for pair in value.items():
-            yield from _texts(pair)
-    elif isinstance(value, Sequence):
-        for one in value:
-            yield from _texts(one)

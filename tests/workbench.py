@@ -7,8 +7,9 @@ from typing import Any
 from tests.conformance.ground import Ground
 from tools.execution import Executor
 from tools.registry import Registry, tool_of
-from worker.backends.base import Look, Step
+from worker.backends.base import Created, Ended, Look, Step, Tail
 from worker.events import Events
+from worker.outage import Outage
 from worker.parts import Parts
 from worker.pool import StorePool
 from worker.settings import Settings
@@ -18,6 +19,7 @@ SOON = {
     "RUNWRIGHT_POLL_MAX": "0.02",
     "RUNWRIGHT_RETRY_MIN": "0.01",
     "RUNWRIGHT_RETRY_MAX": "0.02",
+    "RUNWRIGHT_ADOPTION_WAIT": "0.05",
 }
 
 
@@ -38,9 +40,15 @@ class Provider:
     def slot(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def create(self, step: Step) -> str:
+    async def create(self, step: Step) -> Created:
         self.created.append(step)
-        return f"response {len(self.created)}"
+        return Created(f"response {len(self.created)}")
+
+    async def adopt(self, step: Step, after: str) -> Ended | None:
+        return None
+
+    async def tail(self, conversation: str) -> Tail:
+        return Tail("", ())
 
     async def look(self, provider_id: str) -> Look:
         self.looked.append(provider_id)
@@ -51,6 +59,9 @@ class Provider:
 
     async def cancel(self, provider_id: str) -> None:
         raise RuntimeError(f"it cannot cancel {provider_id}")
+
+    async def delete_conversation(self, conversation: str) -> None:
+        raise RuntimeError(f"it cannot delete {conversation}")
 
     async def close(self) -> None:
         self._looks.clear()
@@ -66,4 +77,5 @@ def parts(ground: Ground, provider: Provider, *functions: Callable[..., object])
         registry=registry,
         executor=Executor(registry),
         events=Events(),
+        outage=Outage(),
     )

@@ -43,8 +43,16 @@ class Executor:
         """How many calls were given up and have not ended yet."""
         return len(self._stuck)
 
+    def stoppable(self, name: str) -> bool:
+        """Tell whether cancelling a call of this tool ends it: a plain function goes on in its thread."""
+        tool = self._registry.get(name)
+        return tool is not None and (tool.is_async or tool.isolate)
+
     async def call(self, name: str, arguments: str, context: ToolContext, allowed: Collection[str]) -> Outcome:
-        """Call a tool with the model's JSON; what the tool or the model did wrong is in the outcome, never raised."""
+        """Call a tool with the model's JSON; what the tool or the model did wrong is in the outcome, never raised.
+
+        Cancelling the caller ends a stoppable call at once; a plain function is left behind and counted as stuck.
+        """
         tool = self._registry.get(name)
         if tool is None or name not in allowed:
             return refused(name, allowed, known=tool is not None)

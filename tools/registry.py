@@ -43,6 +43,8 @@ class Tool:
     """Seconds; None means the executor's limit."""
     isolate: bool
     effect: Effect
+    approval: bool
+    """Whether a person must agree to each call before it runs."""
 
     def values(self, arguments: str, context: ToolContext) -> dict[str, Any]:
         """Validate the model's JSON into keyword arguments; blank means none, ValidationError what does not fit."""
@@ -54,7 +56,12 @@ class Tool:
 def tool(function: Function, /) -> Function: ...
 @overload
 def tool(
-    *, name: str | None = None, timeout: float | None = None, isolate: bool = False, effect: Effect = "once"
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    isolate: bool = False,
+    effect: Effect = "once",
+    approval: bool = False,
 ) -> Callable[[Function], Function]: ...
 def tool(
     function: Function | None = None,
@@ -64,15 +71,18 @@ def tool(
     timeout: float | None = None,
     isolate: bool = False,
     effect: Effect = "once",
+    approval: bool = False,
 ) -> Function | Callable[[Function], Function]:
     """Make a function a tool; it stays directly callable.
 
     `timeout` is in seconds. `isolate` runs it in a child process that can be killed. `effect` says what calling it
-    again after a crash does: `read` and `idempotent` calls may be repeated, a `once` call never is.
+    again after a crash does: `read` and `idempotent` calls may be repeated, a `once` call never is. With `approval` a
+    person is asked before each call.
     """
 
     def mark(function: Function) -> Function:
-        setattr(function, _MARK, _make(function, name, timeout, isolate, effect))
+        made = _make(function, name, timeout=timeout, isolate=isolate, effect=effect, approval=approval)
+        setattr(function, _MARK, made)
         return function
 
     return mark if function is None else mark(function)
@@ -83,7 +93,15 @@ def tool_of(function: object) -> Tool | None:
     return vars(function).get(_MARK) if inspect.isfunction(function) else None
 
 
-def _make(function: Callable[..., Any], name: str | None, timeout: float | None, isolate: bool, effect: Effect) -> Tool:
+def _make(
+    function: Callable[..., Any],
+    name: str | None,
+    *,
+    timeout: float | None,
+    isolate: bool,
+    effect: Effect,
+    approval: bool,
+) -> Tool:
     told = describe(function)
     name = name or function.__name__
     if not _NAME.fullmatch(name):
@@ -103,6 +121,7 @@ def _make(function: Callable[..., Any], name: str | None, timeout: float | None,
         timeout=timeout,
         isolate=isolate,
         effect=effect,
+        approval=approval,
     )
 
 

@@ -4,16 +4,21 @@
     models      the tables;  dbtime: their clock;  locks: the turn of a thread
     store/      every query, the only writer;  migrations/: Alembic
     backends/   the provider protocols;  response: what they say, in our words
-    runner      one run's life, top to bottom;  calls: its tool calls
+    runner      one run's life, top to bottom;  pace: how it waits
+    chain       its steps at the provider;  calls: its tool calls;  outage: when the provider is away
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the threads that call the store
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
-    control     inspect, revoke;  flower: rows in Flower;  results: AsyncResult;  outlet: the thread that tells Celery
-    events      the one seam of observation;  telemetry: logs
+    control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery
+    delivery    sends the outbox: AsyncResult, hooks;  notice: wakes who waits for an end
+    events      the one seam of observation;  telemetry: logs;  metrics: counts for Prometheus
+    vitals      whether this worker is well;  probe: its HTTP port
     service     composition root of a worker;  parts: what its runners share;  producer: what submitting needs
     settings    the environment, once;  urls: its URLs;  errors;  retries: how long to wait
     assistants  the file of assistants;  prices: what tokens cost
     embedded    a Redis-protocol server beside the default database;  maintenance: what the scheduler has done
+    crashpoints where a test can kill the process
+    doctor      proves what must hold;  errands, messenger: what care asks of the provider
 
-The way of a run: tasks.runs.submit → store.submitting → doorbell.ring → engine → runner.drive → backends → calls
-→ tools → store.settling → events.emit.
+The way of a run: tasks.runs.submit → store.submitting → doorbell.ring → engine → runner.drive → chain → backends
+→ calls → tools → store.settling → events.emit.
 """

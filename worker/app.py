@@ -72,6 +72,8 @@ class EngineStep(bootsteps.StartStopStep):
         except SQLAlchemyError as error:
             refuse(explain(error))
         worker.runwright_engine = self.service.engine
+        # Sent from within the signal's handler, while Celery's main loop may sleep for a second before it looks.
+        signals.worker_shutting_down.connect(self._shutting_down)
         control.install(lambda run_id: producer().cancel(run_id))
 
     def start(self, worker: Any) -> None:
@@ -81,6 +83,10 @@ class EngineStep(bootsteps.StartStopStep):
             _log.warning("option_without_effect", option=option, value=value, instead=_INSTEAD[name])
         self.service.start(_stop_worker)
         _log.info("worker_started", node=worker.hostname, **self.service.describe())
+
+    def _shutting_down(self, **_options: Any) -> None:
+        """Begin to hand over at the first signal; a second one gives running tools no more time."""
+        self.service.engine.begin_stop()
 
     def stop(self, _worker: Any) -> None:
         """Hand every run over."""

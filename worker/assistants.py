@@ -38,6 +38,8 @@ class AssistantConfig(BaseModel):
     description: str | None = None
     instructions: str | None = None
     tools: list[str] = []
+    approval: list[str] | None = None
+    """Those of its tools that a person must agree to, beside those whose author said so."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_output_tokens: Annotated[int, Field(ge=16)] | None = None
@@ -51,6 +53,8 @@ class AssistantConfig(BaseModel):
     max_attempts: PositiveInt | None = None
     timeout: PositiveFloat | None = None
     """Seconds that a run may take."""
+    step_timeout: PositiveFloat | None = None
+    """Seconds that one model step may take before it is stopped and tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +151,24 @@ def _name_problems(root: yaml.Node, name: Any) -> Iterator[_Problem]:
 
 
 def _tool_problems(root: yaml.Node, name: Any, raw: Any, tool_names: Collection[str]) -> Iterator[_Problem]:
-    given = raw.get("tools") if isinstance(raw, dict) else None
-    tools = given if isinstance(given, list) else []
-    for at, tool in enumerate(tools):
-        loc: _Loc = ("assistants", str(name), "tools", at)
-        if isinstance(tool, str) and tool not in tool_names:
-            known = ", ".join(sorted(tool_names)) or "none"
-            yield _Problem(_line(root, loc), f"{_place(loc)}there is no tool {tool!r}; there are: {known}")
-        elif tool in tools[:at]:
-            yield _Problem(_line(root, loc), f"{_place(loc)}the tool {tool!r} is named twice")
+    tools = _list(raw, "tools")
+    for key, there, lack in (
+        ("tools", tool_names, "there is no tool"),
+        ("approval", tools, "it is not given the tool"),
+    ):
+        named = _list(raw, key)
+        for at, tool in enumerate(named):
+            loc: _Loc = ("assistants", str(name), key, at)
+            if isinstance(tool, str) and tool not in there:
+                known = ", ".join(sorted(map(str, there))) or "none"
+                yield _Problem(_line(root, loc), f"{_place(loc)}{lack} {tool!r}; there are: {known}")
+            elif tool in named[:at]:
+                yield _Problem(_line(root, loc), f"{_place(loc)}the tool {tool!r} is named twice")
+
+
+def _list(raw: Any, key: str) -> list[Any]:
+    given = raw.get(key) if isinstance(raw, dict) else None
+    return given if isinstance(given, list) else []
 
 
 def _problems(root: yaml.Node, name: Any, error: ValidationError) -> Iterator[_Problem]:

@@ -2,96 +2,206 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from time import monotonic
+from typing import NamedTuple
 
 from tools.context import ToolContext
 from tools.registry import Tool
 from worker.backends.base import Answer
+from worker.crashpoints import reach
 from worker.errors import ProviderError
-from worker.parts import Parts
-from worker.store import ledger
-from worker.store.claiming import Claim
+from worker.pace import Pace
+from worker.store import deciding, ledger, settling
 from worker.store.ledger import OpenCall
 
 _MOST_STARTS = 3
 _IN_DOUBT = ("in_doubt", "the call was interrupted; it may or may not have taken effect")
-_NEVER_RAN = ("cancelled", "the run that asked for this call ended before it had a result")
+_UNAPPROVED = ("approval_expired", "nobody approved the call in time; it did not run")
+_CANCELLED = ("cancelled", "the call was cancelled together with its run")
+NEVER_RAN = ("cancelled", "the run that asked for this call ended before it had a result")
+
+
+class _End(NamedTuple):
+    status: str
+    output: str
+    error: str | None
+    detail: str
+
+
+class Parked(Exception):
+    """A person is asked: the run goes on when it has an answer."""
 
 
 class Calls:
-    """Answers the open calls of a run's thread, once; `ends_at` is the run's limit on the monotonic clock."""
+    """Answers the open calls of a run's thread, once."""
 
-    def __init__(self, claim: Claim, parts: Parts, ends_at: float) -> None:
-        self._claim = claim
-        self._parts = parts
-        self._ends_at = ends_at
-        self._allowed: list[str] = claim.config.get("tools", [])
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._claim = pace.claim
+        self._parts = pace.parts
+        self._allowed: list[str] = pace.claim.config.get("tools", [])
         self.continues = False
         """Whether calls of the run itself are among those that were answered."""
 
     def tools(self) -> list[Tool]:
-        """Return the assistant's tools; raises ProviderError where this worker has not loaded one of them."""
+        """Return the assistant's tools; raises ProviderError where this worker has not loaded one of them.
+
+        That may pass: while a new version is rolled out, another worker has it.
+        """
         loaded = {name: self._parts.registry.get(name) for name in self._allowed}
         missing = sorted(name for name, tool in loaded.items() if tool is None)
         if missing:
             hint = "is its module in RUNWRIGHT_TOOL_MODULES of this worker?"
-            raise ProviderError("missing_tool", f"the assistant's tool {missing[0]!r} is not loaded; {hint}")
+            told = f"the assistant's tool {missing[0]!r} is not loaded; {hint}"
+            raise ProviderError("missing_tool", told, transient=True)
         return [tool for tool in loaded.values() if tool is not None]
 
     async def answers(self) -> list[Answer]:
-        """Return an output for every open call of the thread, running side by side those that have none yet."""
+        """Return an output for every open call of the thread, running side by side those that have none yet.
+
+        Raises Parked where a person has to answer first; what needs no answer has run by then.
+        """
+        await self._pace.until_leased()
         calls = await self._parts.store.read(ledger.still_open, self._claim.thread_id)
         self.continues = any(call.run_id == self._claim.run_id for call in calls)
-        ready = [call for call in calls if self._must_run(call)]
-        if ready:
-            ids = [call.call_id for call in ready]
-            await self._parts.store.write(ledger.start, self._claim, ids)
-        outputs = dict(zip(ready, await asyncio.gather(*map(self._run, ready)), strict=True))
+        asking = [call for call in calls if self._is_asking(call)]
+        ready = [call for call in calls if call not in asking and self._must_run(call)]
+        for question in ("approval", "in_doubt"):
+            await self._ask([call for call in asking if self._question(call) == question], question)
+        outputs = await self._run_all(ready)
+        doubtful = [call for call, output in outputs.items() if output is None]
+        await self._ask(doubtful, "in_doubt")
+        if asking or doubtful:
+            self._pace.heed()
+            raise Parked
         for call in calls:
             if call.output is None and call not in outputs:
                 outputs[call] = await self._write_off(call)
         return [Answer(call.call_id, outputs.get(call) or call.output or "") for call in calls]
 
-    def _must_run(self, call: OpenCall) -> bool:
-        """A call that nobody began runs; one that was interrupted only where its tool says that this is safe.
+    # ── who decides ───────────────────────────────────────────────────────────────────────────────────────────────
 
-        And not for ever: a tool that takes the process down with it would take down one worker after another.
-        """
+    def _question(self, call: OpenCall) -> str | None:
+        """Return what a person is asked before this call can be answered, None where nobody needs to be."""
+        if call.run_id != self._claim.run_id or call.output is not None:
+            return None
+        if call.status == "asked":
+            return "approval" if self._needs_approval(call.name) else None
+        return "in_doubt" if self._parts.settings.in_doubt == "ask" and not self._repeatable(call) else None
+
+    def _is_asking(self, call: OpenCall) -> bool:
+        """Tell whether the call waits for a person: nobody has answered this question, and it has not expired."""
+        question = self._question(call)
+        return question is not None and (call.question != question or not (call.decision or call.overdue))
+
+    def _needs_approval(self, name: str) -> bool:
+        tool = self._parts.registry.get(name)
+        if tool is None or name not in self._allowed:  # it will be refused in any case
+            return False
+        return tool.approval or name in self._claim.config.get("approval", ())
+
+    def _must_run(self, call: OpenCall) -> bool:
+        """A call that nobody began runs, once approved; one that was interrupted only where that is safe."""
         if call.run_id != self._claim.run_id or call.output is not None:
             return False
-        tool = self._parts.registry.get(call.name)
-        repeatable = tool is not None and tool.effect != "once" and call.starts < _MOST_STARTS
-        return call.status == "asked" or repeatable
+        if call.status == "asked":
+            return call.decision == "approved" or not self._needs_approval(call.name)
+        return self._repeatable(call)
 
-    async def _run(self, call: OpenCall) -> str:
+    def _repeatable(self, call: OpenCall) -> bool:
+        """Tell whether the tool may run again; not for ever, as one that takes its process down would take them all."""
+        tool = self._parts.registry.get(call.name)
+        return tool is not None and tool.effect != "once" and call.starts < _MOST_STARTS
+
+    async def _ask(self, calls: Sequence[OpenCall], question: str) -> None:
+        ids = [call.call_id for call in calls if call.question != question]
+        if ids:
+            await self._pace.write(deciding.ask, ids, question, self._parts.settings.approval_timeout)
+            self._pace.emit("run.asks", question=question, tools=[call.name for call in calls])
+
+    # ── run ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run_all(self, calls: Sequence[OpenCall]) -> dict[OpenCall, str | None]:
+        """Run the calls side by side; the output is None where a person has to say what a call has come to.
+
+        A cancel of the run ends the calls that can be ended and waits for the others.
+        """
+        if not calls:
+            return {}
+        await self._pace.write(ledger.start, [call.call_id for call in calls])
+        tasks = {call: asyncio.create_task(self._run(call), name=f"call-{call.call_id}") for call in calls}
+        watch = asyncio.create_task(self._end_at_cancel(tasks))
+        try:
+            outputs = await asyncio.gather(*tasks.values())
+        finally:
+            watch.cancel()
+            for task in tasks.values():
+                task.cancel()
+        return dict(zip(calls, outputs, strict=True))
+
+    async def _end_at_cancel(self, tasks: dict[OpenCall, asyncio.Task[str | None]]) -> None:
+        await self._pace.held.changed.wait()
+        if not self._pace.held.cancel:
+            return  # the worker stops: calls have its grace
+        await self._pace.write(settling.start_cancelling)
+        for call, task in tasks.items():
+            if self._parts.executor.stoppable(call.name):
+                task.cancel()
+
+    async def _run(self, call: OpenCall) -> str | None:
+        began = asyncio.get_running_loop().time()
+        end = await self._carry_out(call)
+        if end is None:
+            return None
+        await self._pace.write(ledger.finish, call.call_id, status=end.status, output=end.output, error=end.error)
+        seconds = round(asyncio.get_running_loop().time() - began, 3)
+        told = {"tool": call.name, "call_id": call.call_id, "error": end.error, "detail": end.detail}
+        self._pace.emit("tool.finished", **told, seconds=seconds)
+        return end.output
+
+    async def _carry_out(self, call: OpenCall) -> _End | None:
+        """Run one call; None where it is in doubt and a person is to be asked."""
+        executor = self._parts.executor
+        reach("outside.tool.before")
+        try:
+            outcome = await executor.call(call.name, call.arguments, self._context(call), self._allowed)
+        except asyncio.CancelledError:
+            if not self._pace.held.cancel:
+                raise
+            kind, message = _IN_DOUBT if self._once(call) else _CANCELLED
+            return _End("failed", error_output(kind, message), kind, "cancelled")
+        reach("outside.tool.after")
+        if outcome.error == "timeout" and outcome.began and self._once(call):
+            doubt = _End(outcome.status, error_output(*_IN_DOUBT), "in_doubt", outcome.detail)
+            return None if self._parts.settings.in_doubt == "ask" else doubt
+        return _End(outcome.status, outcome.output, outcome.error, outcome.detail)
+
+    def _context(self, call: OpenCall) -> ToolContext:
         claim = self._claim
-        context = ToolContext(
+        return ToolContext(
             run_id=claim.run_id,
             thread_id=claim.thread_id,
             call_id=call.call_id,
             attempt=claim.attempt,
-            deadline=datetime.now(UTC) + timedelta(seconds=max(0.0, self._ends_at - monotonic())),
+            deadline=datetime.now(UTC) + timedelta(seconds=self._pace.seconds_left()),
             metadata=claim.metadata,
             data=self._parts.settings.tool_data,
         )
-        outcome = await self._parts.executor.call(call.name, call.arguments, context, self._allowed)
-        output, error = outcome.output, str(outcome.error) if outcome.error else None
+
+    def _once(self, call: OpenCall) -> bool:
         tool = self._parts.registry.get(call.name)
-        if error == "timeout" and outcome.began and tool is not None and tool.effect == "once":
-            output, error = _error(*_IN_DOUBT), "in_doubt"
-        finish = ledger.finish
-        await self._parts.store.write(finish, claim, call.call_id, status=outcome.status, output=output, error=error)
-        told = {"tool": call.name, "call_id": call.call_id, "error": error, "detail": outcome.detail}
-        self._parts.events.emit("tool.finished", claim=claim, **told)
-        return output
+        return tool is not None and tool.effect == "once"
 
     async def _write_off(self, call: OpenCall) -> str:
-        kind, message = _IN_DOUBT if call.status == "running" else _NEVER_RAN
-        output = _error(kind, message)
-        await self._parts.store.write(ledger.write_off, self._claim, call, output, kind)
+        kind, message = _IN_DOUBT if call.status == "running" else NEVER_RAN
+        if call.question == "approval" and call.status == "asked":
+            kind, message = _UNAPPROVED
+        output = error_output(kind, message)
+        await self._pace.write(ledger.write_off, call, output, kind)
         return output
 
 
-def _error(kind: str, message: str) -> str:
+def error_output(kind: str, message: str) -> str:
+    """Return what the model reads in place of a result."""
     return json.dumps({"error": {"type": kind, "message": message}})

@@ -12,13 +12,15 @@ import structlog
 
 from worker.errors import LostClaim
 from worker.lease import Lease
+from worker.pace import Held
 from worker.parts import Parts
-from worker.runner import Held, Runner
+from worker.runner import Runner
 from worker.store import claiming, leases
 
 _log = structlog.get_logger(__name__)
 _CANCEL_LOOK = 0.5
 _LEASE_LOOK = 0.5
+_CHUNK = 500  # runs that are handed over in one transaction
 _LAST_WORDS = 5.0  # seconds for what cancelled tasks still have to write
 _LAZIEST = 5.0  # an idle engine looks this many times less often: the doorbell wakes it anyway
 
@@ -32,16 +34,23 @@ class Engine:
         queues: list[str],
         make_parts: Callable[[], Parts],
         ring: Callable[[Iterable[str]], None],
+        http: str | None = None,
     ) -> None:
-        """Prepare; `make_parts` is called on the engine's own loop, where the provider's connections belong."""
+        """Prepare; `make_parts` is called on the engine's own loop, where the provider's connections belong.
+
+        `http` is where this worker answers /metrics, for those who look at its row.
+        """
         self.node = node
         self.queues = queues
         self.worker = str(uuid.uuid4())
         self._make_parts = make_parts
         self._ring = ring
+        self._http = http
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._let_go: list[str] = []
         self._suspects: set[str] = set()
+        self._told_to_stop = False
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._on_death: Callable[[], None] = lambda: None
@@ -62,10 +71,17 @@ class Engine:
         if self._ready.is_set() and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._due.set)
 
+    def begin_stop(self) -> None:
+        """Stop claiming and hand every run over; called once more, give running tools no more time."""
+        if self._ready.is_set() and self._thread.is_alive():
+            self._loop.call_soon_threadsafe((self._hurry if self._told_to_stop else self._stopping).set)
+            self._told_to_stop = True
+
     def stop(self, seconds: float) -> bool:
-        """Stop claiming, hand every run over, and tell whether the loop has ended within these seconds."""
+        """Hand every run over, and tell whether the loop has ended within these seconds."""
+        if not self._told_to_stop:
+            self.begin_stop()
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -91,7 +107,7 @@ class Engine:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._due, self._stopping = asyncio.Event(), asyncio.Event()
+        self._due, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._parts = self._make_parts()
         self._settings = self._parts.settings
         await self._register()
@@ -116,7 +132,7 @@ class Engine:
 
     async def _register(self) -> None:
         room, lease = self._settings.max_in_flight, self._settings.lease
-        whose: dict[str, Any] = {"node": self.node, "pid": os.getpid(), "queues": self.queues}
+        whose: dict[str, Any] = {"node": self.node, "pid": os.getpid(), "queues": self.queues, "http": self._http}
         await self._parts.store.write(leases.register, self.worker, **whose, room=room, lease=lease)
         self._lease = Lease(self._settings.database_url, self.worker, lease, self._loop.call_soon_threadsafe)
         self._lease.start()
@@ -191,8 +207,8 @@ class Engine:
         structlog.contextvars.bind_contextvars(
             run_id=claim.run_id, thread_id=claim.thread_id, attempt=claim.attempt, worker=claim.worker
         )
-        runner = Runner(held, self._parts, self.alive)
         try:
+            runner = Runner(held, self._parts, self.alive)
             try:
                 await runner.drive()
             except LostClaim:
@@ -207,6 +223,8 @@ class Engine:
         finally:
             if self._held.get(claim.run_id) is held:
                 del self._held[claim.run_id]
+            if held.handed_over:
+                self._let_go.append(claim.run_id)
             self._after(held)
 
     def _after(self, held: Held) -> None:
@@ -232,7 +250,7 @@ class Engine:
 
     async def _reap_loop(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.lease / 2 * random.uniform(0.75, 1.25))
+            await asyncio.sleep(self._settings.lease / 4 * random.uniform(0.75, 1.25))
             self._parts.events.emit("worker.tended")
             if not self._lease.settled():
                 continue
@@ -263,10 +281,18 @@ class Engine:
             held.changed.set()
 
     async def _drain(self) -> None:
-        """Tell every runner to let go; creates in flight and running tools are finished, within the grace."""
+        """Let every waiting run go at once; creates in flight and running tools are finished, within the grace.
+
+        What still runs then stays as a crash would leave it: its call has begun and its outcome is not known.
+        """
         self._tell_all_to_let_go()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.tool_grace)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        ends_at = self._loop.time() + self._settings.tool_grace
+        while self._tasks and not hurry.done() and self._loop.time() < ends_at:
+            left = ends_at - self._loop.time()
+            await asyncio.wait({*self._tasks, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await self._hand_over()
+        hurry.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -276,6 +302,12 @@ class Engine:
         await self._parts.backend.close()
         await self._parts.executor.close()
         self._parts.store.close()
+
+    async def _hand_over(self) -> None:
+        """Release the runs whose runners have let go, many in one transaction."""
+        while self._let_go:
+            chunk, self._let_go = self._let_go[:_CHUNK], self._let_go[_CHUNK:]
+            await self._parts.store.write(leases.hand_over, self.worker, chunk)
 
     async def _leave(self) -> None:
         """Take our row away; where the database is gone too, the lease runs out by itself."""

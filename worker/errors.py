@@ -28,6 +28,10 @@ class KeyReused(UsageError):
     """The idempotency key belongs to a run with other input."""
 
 
+class ThreadBusy(UsageError):
+    """The run was to be refused while its thread is busy, and it is."""
+
+
 class LostClaim(Exception):
     """The run is no longer ours: another worker has it, or it has ended; let go and write nothing."""
 

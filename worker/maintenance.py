@@ -1,9 +1,28 @@
 """What the scheduler has done now and then: each duty may be done twice, and by any worker."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
-from worker.store import claiming, journal
+import structlog
+
+from worker.errands import Errand, Outcome, Send
+from worker.settings import Settings
+from worker.store import claiming, cleaning
 from worker.store.database import Database
+
+_log = structlog.get_logger(__name__)
+# A provider that hangs is found out with a handful of requests.
+_FIRST, _PAGE = 16, 250
+
+
+@dataclass(slots=True)
+class Cleaned:
+    """What a cleanup deleted, or would; `failed` counts by error what the next one tries again."""
+
+    events: int = 0
+    conversations: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 def ring_due(database: Database, ring: Callable[[Iterable[str]], None]) -> list[str]:
@@ -14,12 +33,66 @@ def ring_due(database: Database, ring: Callable[[Iterable[str]], None]) -> list[
     return queues
 
 
-def prune_events(database: Database, days: int) -> int:
+def clean(database: Database, settings: Settings, send: Send | None, *, most: float) -> Cleaned:
+    """Delete what is old by the settings and log what it was; without a way to the provider only events."""
+    cleaned = Cleaned(prune_events(database, settings.events_days))
+    if send:
+        delete_conversations(database, settings.conversations_days, send, cleaned, most=most)
+    _log.info("cleaned", events=cleaned.events, conversations=cleaned.conversations, failed=dict(cleaned.failed))
+    return cleaned
+
+
+def prune_events(database: Database, days: float, *, dry_run: bool = False) -> int:
     """Delete the events of runs that ended more than so many days ago, some at a time; returns how many."""
-    deleted = 0
+    count, after = 0, 0
     while True:
+        with database.read() if dry_run else database.write() as connection:
+            page = cleaning.old_events(connection, days, after)
+            count += len(page.ids) if dry_run else cleaning.delete_events(connection, page.ids)
+        if page.last is None:
+            return count
+        after = page.last
+
+
+def delete_conversations(
+    database: Database,
+    days: float,
+    send: Send,
+    cleaned: Cleaned,
+    *,
+    most: float = float("inf"),
+    tell: Callable[[int], None] = lambda _count: None,
+) -> None:
+    """Delete at the provider the conversations that no run has needed for so many days, `most` at most.
+
+    Each is taken from its thread first, under the thread's lock, so that no new run can be using it. A page of which
+    nothing could be deleted ends it: the provider is away. `tell` gets the number of those that were tried.
+    """
+    after, size = "", _FIRST
+    while cleaned.conversations < most:
+        with database.read() as connection:
+            page = cleaning.old_conversations(connection, days, int(min(size, most - cleaned.conversations)), after)
+        if not page:
+            return
+        outcomes = _delete(database, [one for one in page if _release(database, one, days)], send)
+        gone = sum(outcome.error is None for outcome in outcomes)
+        cleaned.conversations += gone
+        cleaned.failed.update(outcome.error.partition(":")[0] for outcome in outcomes if outcome.error)
+        after, size = page[-1], _PAGE
+        tell(len(page))
+        if outcomes and not gone:
+            return
+
+
+def _delete(database: Database, conversations: Sequence[str], send: Send) -> list[Outcome]:
+    outcomes = list(send(Errand.DELETE, conversations)) if conversations else []
+    gone = [outcome.id for outcome in outcomes if outcome.error is None]
+    if gone:
         with database.write() as connection:
-            count = journal.prune(connection, days)
-        if not count:
-            return deleted
-        deleted += count
+            cleaning.deleted(connection, gone)
+    return outcomes
+
+
+def _release(database: Database, conversation: str, days: float) -> bool:
+    with database.write() as connection:
+        return cleaning.release(connection, conversation, days)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from worker.dbtime import UtcDateTime, from_now
 
-_JSON = JSON().with_variant(JSONB(), "postgresql")
+_JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 _Id = String(200)
 # SQLite numbers rows by itself only in a column declared INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -58,6 +58,20 @@ class Thread(Base):
     created_at: Mapped[datetime] = mapped_column(default=from_now())
 
 
+class Conversation(Base):
+    """One conversation that we created at the provider: what cleanup may delete there, and nothing else."""
+
+    __tablename__ = "runwright_conversations"
+    __table_args__ = (Index("ix_runwright_conversations_thread_id", "thread_id"),)
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    thread_id: Mapped[str] = mapped_column(ForeignKey(Thread.id))
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+    # The thread goes on without it from here on.
+    left_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+
 class Batch(Base):
     """Many runs with one purpose."""
 
@@ -67,6 +81,10 @@ class Batch(Base):
     assistant: Mapped[str] = mapped_column(String(100))
     prompt: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=from_now())
+    # What to send when all of it has ended; a batch that is still being submitted has not.
+    on_end: Mapped[dict[str, Any] | None] = mapped_column(_JSON)
+    sealed_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
 
 
 class Run(Base):
@@ -89,8 +107,9 @@ class Run(Base):
     idempotency_key: Mapped[str | None] = mapped_column(_Id)
     input_hash: Mapped[str] = mapped_column(String(64))
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
-    # The end is still to be told to Celery's result backend.
+    # Who is told of the end, through the outbox: Celery's result backend, and a task of the producer's choice.
     store_result: Mapped[bool] = mapped_column(default=False)
+    on_end: Mapped[dict[str, Any] | None] = mapped_column(_JSON)
 
     turn: Mapped[bool]
     owner: Mapped[str | None] = mapped_column(_Id)
@@ -103,6 +122,8 @@ class Run(Base):
     step: Mapped[int] = mapped_column(default=0)
     timeout: Mapped[float]
     deadline_at: Mapped[datetime | None]
+    # What was left of its time when it was parked for a person's answer; the wait is not the run's.
+    seconds_left: Mapped[float | None]
     cancel_requested_at: Mapped[datetime | None]
 
     created_at: Mapped[datetime] = mapped_column(default=from_now())
@@ -120,7 +141,8 @@ class Run(Base):
 CLAIMABLE = text("turn AND owner IS NULL")
 WAITING = text("NOT turn AND status = 'queued'")
 OWNED = text("owner IS NOT NULL")
-UNTOLD = text("store_result AND finished_at IS NOT NULL")
+UNENDED = text("batch_id IS NOT NULL AND finished_at IS NULL")
+UNDECIDED = text("question IS NOT NULL AND decision IS NULL")
 
 
 def _partial(name: str, where: Any, *columns: Any, unique: bool = False) -> Index:
@@ -134,7 +156,7 @@ Index("uq_runwright_runs_idempotency_key", Run.idempotency_key, unique=True)
 _partial("ix_runwright_runs_claimable", CLAIMABLE, Run.queue, Run.priority, Run.due_at)
 _partial("ix_runwright_runs_waiting", WAITING, Run.thread_id, Run.seq)
 _partial("ix_runwright_runs_owner", OWNED, Run.owner)
-_partial("ix_runwright_runs_untold", UNTOLD, Run.finished_at)
+_partial("ix_runwright_runs_unended", UNENDED, Run.batch_id)
 Index("ix_runwright_runs_batch_id", Run.batch_id)
 Index("ix_runwright_runs_created_at", Run.created_at)
 
@@ -149,8 +171,8 @@ class Attempt(Base):
     worker: Mapped[str] = mapped_column(_Id)
     started_at: Mapped[datetime] = mapped_column(default=from_now())
     ended_at: Mapped[datetime | None]
-    # The step that is about to be created and the conversation's last item before it: for finding, one day, what a
-    # create left behind whose answer was lost.
+    # The step that is about to be created and the conversation's last item before it: what a create whose answer was
+    # lost left behind stands after that item.
     intent_at: Mapped[datetime | None]
     intent_step: Mapped[int | None]
     intent_after: Mapped[str | None] = mapped_column(_Id)
@@ -158,6 +180,8 @@ class Attempt(Base):
     provider_id: Mapped[str | None] = mapped_column(_Id)
     provider_ids: Mapped[list[Any]] = mapped_column(default=list)
     unknown: Mapped[bool] = mapped_column(Boolean, default=False)
+    # Steps whose id was never learnt and whose result was found in the conversation; their usage is unknown.
+    adopted: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)
     error_code: Mapped[str | None] = mapped_column(String(100))
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -175,6 +199,7 @@ class ToolCall(Base):
     attempt: Mapped[int]
     name: Mapped[str] = mapped_column(String(200))
     arguments: Mapped[str] = mapped_column(Text)
+    effect: Mapped[str] = mapped_column(String(20), default="once")
     status: Mapped[str] = mapped_column(String(20))
     output: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(String(50))
@@ -183,6 +208,16 @@ class ToolCall(Base):
     closed: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # What a person is asked before the run goes on: approval, or what an interrupted call has come to (in_doubt).
+    question: Mapped[str | None] = mapped_column(String(20))
+    decide_by: Mapped[datetime | None]
+    decision: Mapped[str | None] = mapped_column(String(20))
+    decided_by: Mapped[str | None] = mapped_column(_Id)
+    decided_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+_partial("ix_runwright_tool_calls_undecided", UNDECIDED, ToolCall.decide_by)
 
 
 class Message(Base):
@@ -222,6 +257,8 @@ class Worker(Base):
     pid: Mapped[int]
     queues: Mapped[list[Any]]
     max_in_flight: Mapped[int]
+    # Where it answers /healthz and /metrics, None where that is off.
+    http: Mapped[str | None] = mapped_column(String(200))
     started_at: Mapped[datetime] = mapped_column(default=from_now())
     lease_until: Mapped[datetime]
 
@@ -239,3 +276,29 @@ class EventRow(Base):
     data: Mapped[dict[str, Any]]
     worker: Mapped[str | None] = mapped_column(_Id)
     at: Mapped[datetime] = mapped_column(default=from_now())
+
+
+class Outgoing(Base):
+    """The outbox: what is told outside once the transaction that wrote it is committed, at least once."""
+
+    __tablename__ = "runwright_outbox"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    # result: to Celery's result backend; run, batch: the task that its producer asked for.
+    kind: Mapped[str] = mapped_column(String(20))
+    subject: Mapped[str] = mapped_column(_Id)
+    payload: Mapped[dict[str, Any]]
+    # A worker is sending it; another one tries again afterwards.
+    taken_until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=from_now())
+
+
+class Pause(Base):
+    """Queued runs of this queue, assistant or batch are not begun until somebody resumes it."""
+
+    __tablename__ = "runwright_pauses"
+
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    name: Mapped[str] = mapped_column(_Id, primary_key=True)
+    reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=from_now())

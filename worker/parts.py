@@ -6,6 +6,7 @@ from tools.execution import Executor
 from tools.registry import Registry
 from worker.backends.base import Backend
 from worker.events import Events
+from worker.outage import Outage
 from worker.pool import StorePool
 from worker.settings import Settings
 
@@ -20,3 +21,4 @@ class Parts:
     registry: Registry
     executor: Executor
     events: Events
+    outage: Outage

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from worker.crashpoints import reach
 from worker.retries import backoff
 from worker.store.database import UNUSABLE, Database, explain
 
@@ -50,9 +51,14 @@ class StorePool:
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> T:
+        kind = "commit" if transaction == self._database.write else "read"
+
         def whole() -> T:
+            reach(f"{kind}.{unit.__name__}.before")
             with transaction() as connection:
-                return unit(connection, *args, **kwargs)
+                result = unit(connection, *args, **kwargs)
+            reach(f"{kind}.{unit.__name__}.after")
+            return result
 
         failures = 0
         while True:

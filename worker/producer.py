@@ -3,7 +3,9 @@
 from functools import cache, cached_property
 
 from worker.doorbell import Doorbell
-from worker.lifecycle import Status
+from worker.errors import SettingsError
+from worker.lifecycle import TERMINAL, Status
+from worker.notice import Ear, Notices
 from worker.settings import Settings
 from worker.store import asking, reading, schema
 from worker.store.database import Database
@@ -24,18 +26,35 @@ class Producer:
         """Return the doorbell; raises SettingsError naming REDIS_URL where there is no broker."""
         return Doorbell(self.settings)
 
+    @cached_property
+    def notices(self) -> Notices | None:
+        """Return the notices of ends, None where there is no broker: waiting goes on without them."""
+        try:
+            return Notices(self.settings)
+        except SettingsError:
+            return None
+
+    def ear(self, run_id: str) -> Ear:
+        """Return what wakes when this run ends."""
+        return Ear(self.notices, run_id)
+
     def cancel(self, run_id: str) -> Status:
         """Ask for a cancel and return the status now; raises UnknownRun."""
         with self.database.write() as connection:
-            status, freed = asking.ask_cancel(connection, run_id)
-        if freed:
-            self.doorbell.ring([freed])
+            status, due = asking.ask_cancel(connection, run_id)
+        if due:
+            self.doorbell.ring([due])
+        if status in TERMINAL and self.notices:
+            self.notices.publish([run_id])
         return status
 
-    def retry(self, run_id: str) -> RunView:
-        """Reopen an ended run for a further attempt and return it; raises UsageError where that cannot be."""
+    def retry(self, run_id: str, *, start_over: bool = False) -> RunView:
+        """Reopen an ended run for a further attempt and return it; raises UsageError where that cannot be.
+
+        With `start_over` also where it asks its model anew and could repeat a `once` call.
+        """
         with self.database.write() as connection:
-            queue = asking.reopen(connection, run_id)
+            queue = asking.reopen(connection, run_id, start_over=start_over)
             view = reading.run(connection, run_id)
         if queue:
             self.doorbell.ring([queue])

@@ -1,5 +1,6 @@
 """Composition root of a worker: settings become a database, a backend, tools, and an engine that joins them."""
 
+import asyncio
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterable
@@ -10,21 +11,26 @@ from celery import Celery
 
 from tools.execution import Executor
 from tools.registry import Registry
-from worker import doorbell, telemetry, urls
+from worker import crashpoints, doorbell, telemetry, urls
 from worker.backends.base import Backend
 from worker.backends.responses import ResponsesBackend
+from worker.delivery import Delivery
 from worker.engine import Engine
 from worker.errors import SettingsError
 from worker.events import Events
 from worker.flower import FlowerEvents
+from worker.metrics import Metrics
+from worker.notice import EndNotices, Notices
+from worker.outage import Outage
 from worker.outlet import Outlet
 from worker.parts import Parts
 from worker.pool import StorePool
 from worker.prices import Prices
-from worker.results import CeleryResults
+from worker.probe import Probe, signs
 from worker.settings import Settings
 from worker.store import schema
 from worker.store.database import Database
+from worker.vitals import Vitals
 
 _log = structlog.get_logger(__name__)
 _SPARE = 10.0  # seconds beyond all limits of its own that the engine gets to end
@@ -37,6 +43,7 @@ class WorkerService:
         """Build and check everything; raises RunwrightError or ToolError in one line for what cannot work."""
         self.settings = settings
         self.queues = queues
+        crashpoints.arm(settings.crash_at)
         self.database = Database(settings.database_url, settings.database_pool)
         schema.check(self.database)
         self.registry = Registry.load(settings.tool_modules)
@@ -46,13 +53,18 @@ class WorkerService:
         self.outlet = Outlet()
         self.events = Events()
         self.events.subscribe(telemetry.log_event)
+        self.metrics = Metrics(self.registry.names())
+        self.events.subscribe(self.metrics)
+        self.events.subscribe(EndNotices(Notices(settings), self.outlet))
         self.events.subscribe(FlowerEvents(app, node, self.outlet))
-        if settings.result_backend_url():
-            self.events.subscribe(CeleryResults(app, self.database, self.outlet))
-        self.engine = Engine(node, queues, self._parts, self._ring)
+        self.events.subscribe(Delivery(settings, self.database, self.outlet))
+        self.probe = Probe(settings.http)
+        self.vitals: Vitals | None = None
+        self.engine = Engine(node, queues, self._parts, self._ring, self.probe.url)
         doorbell.on_ring(self.engine.wake)
 
     def _parts(self) -> Parts:
+        self._loop = asyncio.get_running_loop()
         settings = self.settings
         return Parts(
             settings=settings,
@@ -66,6 +78,7 @@ class WorkerService:
                 timeout=settings.tool_timeout,
             ),
             events=self.events,
+            outage=Outage(),
         )
 
     def _ring(self, queues: Iterable[str]) -> None:
@@ -86,7 +99,7 @@ class WorkerService:
         """Return what the one line at boot says; no secret in it."""
         settings = self.settings
         return {
-            "version": importlib.metadata.version("runwright-worker"),
+            "version": _version(),
             "pool": "threads",
             "queues": ",".join(self.queues),
             "max_in_flight": settings.max_in_flight,
@@ -94,12 +107,21 @@ class WorkerService:
             "broker": urls.without_secret(settings.broker_url()),
             "provider": settings.openai_base_url or "OpenAI",
             "tools": len(self.registry.names()),
+            "http": self.probe.url or "off",
         }
 
     def start(self, on_death: Callable[[], None]) -> None:
-        """Start the engine; on_death is called if it dies by itself."""
+        """Start the engine and tell how it is; on_death is called if it dies by itself."""
         self.outlet.start()
         self.engine.start(on_death)
+        self.vitals = vitals = Vitals(self.settings, self.engine, self._loop, _version())
+        self.metrics.watch(vitals, self.queues, self.settings.max_in_flight)
+        pages = {
+            "/livez": lambda: signs(vitals.live()),
+            "/healthz": lambda: signs(vitals.ready()),
+            "/metrics": self.metrics.page,
+        }
+        self.probe.start(pages)
 
     def stop(self) -> None:
         """Hand every run over and let what was told reach Redis; a process that cannot do so in time ends at once.
@@ -107,12 +129,21 @@ class WorkerService:
         A tool or a database that never returns would keep it for good, and its runs are others' when its lease is over.
         """
         settings = self.settings
+        if self.vitals:
+            self.vitals.stopping = True
         ended = self.engine.stop(settings.tool_grace + 2 * settings.lease + _SPARE)
         self.outlet.stop()
         if not ended:
             _log.critical("stopped_by_force")
             os._exit(1)
+        self.probe.stop()
+        if self.vitals:
+            self.vitals.close()
         self.database.close()
+
+
+def _version() -> str:
+    return importlib.metadata.version("runwright-worker")
 
 
 def _api_key(settings: Settings) -> str:

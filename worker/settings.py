@@ -54,6 +54,13 @@ def _result_backend(value: str) -> str:
     return urls.broker_url(value) if value.startswith(("redis", "unix:")) and value != "redis" else value
 
 
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if value != "off" and not (host and port.isascii() and port.isdecimal() and int(port) < 65_536):
+        raise ValueError("accepted are HOST:PORT, such as 127.0.0.1:9808, or off")
+    return value
+
+
 def _absolute(path: Path) -> Path:
     try:
         return path.expanduser().absolute()
@@ -138,6 +145,36 @@ class Settings(BaseModel):
         alias="RUNWRIGHT_CANCEL_TIMEOUT",
         description="Seconds that a cancelled run waits for the provider to stop before it ends here all the same.",
     )
+    on_unknown: Literal["fail", "create"] = Field(
+        "fail",
+        alias="RUNWRIGHT_ON_UNKNOWN",
+        description="When nobody can tell whether a step was created: fail the run, or create the step again.",
+    )
+    adoption_wait: PositiveFloat = Field(
+        300.0,
+        alias="RUNWRIGHT_ADOPTION_WAIT",
+        description="Seconds to look for the result of a step whose creation was not confirmed.",
+    )
+    step_timeout: PositiveFloat | None = Field(
+        None,
+        alias="RUNWRIGHT_STEP_TIMEOUT",
+        description="Seconds that one model step may take before it is cancelled and tried again.",
+    )
+    queued_timeout: PositiveFloat = Field(
+        600.0,
+        alias="RUNWRIGHT_QUEUED_TIMEOUT",
+        description="Seconds that the provider may leave a step in its queue before it is cancelled and tried again.",
+    )
+    in_doubt: Literal["error", "ask"] = Field(
+        "error",
+        alias="RUNWRIGHT_IN_DOUBT",
+        description="An interrupted call of a `once` tool: tell the model, or ask a person first.",
+    )
+    approval_timeout: PositiveFloat = Field(
+        86_400.0,
+        alias="RUNWRIGHT_APPROVAL_TIMEOUT",
+        description="Seconds that a person has to answer before a call counts as denied, or stays in doubt.",
+    )
     max_steps: PositiveInt = Field(
         20, alias="RUNWRIGHT_MAX_STEPS", description="Model steps in one attempt before the run fails."
     )
@@ -181,6 +218,22 @@ class Settings(BaseModel):
     )
     events_days: PositiveInt = Field(
         30, alias="RUNWRIGHT_EVENTS_DAYS", description="Days that the events of ended runs are kept."
+    )
+
+    conversations_days: PositiveInt = Field(
+        90,
+        alias="RUNWRIGHT_CONVERSATIONS_DAYS",
+        description="Days after a thread's last run until its conversation is deleted at the provider.",
+    )
+    http: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1:0",
+        alias="RUNWRIGHT_HTTP",
+        description="HOST:PORT where a worker answers /healthz and /metrics; port 0 takes a free one; or off.",
+    )
+    crash_at: str | None = Field(
+        None,
+        alias="RUNWRIGHT_CRASH_AT",
+        description="For tests: POINT or POINT:N, a place in the code where the process kills itself the Nth time.",
     )
 
     @model_validator(mode="after")

@@ -94,9 +94,9 @@ def _renderer(log_format: str) -> Processor:
 
 
 _events = structlog.get_logger("worker.events")
-# Shown on every line already (claim), or holding the model's text (end).
-_NOT_LOGGED = frozenset({"claim", "end"})
-_WARNINGS = frozenset({"claim.lost", "provider.refused", "run.crashed", "run.retried", "worker.reaped"})
+# Shown on every line already (claim), holding the model's text (end), or counted in metrics (usage).
+_NOT_LOGGED = frozenset({"claim", "end", "usage"})
+_WARNINGS = frozenset({"claim.lost", "provider.refused", "run.crashed", "run.retried", "run.unknown", "worker.reaped"})
 # A tick for those who have something to do now and then.
 _SILENT = "worker.tended"
 

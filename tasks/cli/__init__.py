@@ -1,14 +1,20 @@
 """The command `runwright`.
 
     main                  the command tree, and how every error ends: one line, an exit code
-    run_commands          submit, show, list, cancel, retry
+    run_commands          submit, show, list
+    change_commands       cancel, retry: by ids or by choice
     batch_commands        batch submit, list, show, watch, cancel, retry, export
     assistant_commands    assistants apply, list, show
-    tool_commands         tools list, call
+    tool_commands         tools list, call, in-doubt, answer
+    approval_commands     approvals list, approve, deny
     schema_commands       migrate
+    care_commands         doctor, cleanup
+    status_commands       status, pause, resume
     local, stack          up, demo, and the processes they start
     output                what a terminal and what a program gets: results on stdout, notes on stderr
-    tables, progress      how runs and batches look
+    tables, progress      how runs and batches look;  timeline: what happened to a run, in words
+    questions             what people are asked, and who answers
+    errands, bar          a child that asks the provider; how far a long command has come
 
 A module of commands has an `app`; main names it in one line. Exit codes: 0 done, 1 the run did not complete, 2 wrong
 usage or settings.

@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from tasks import batches
+from tasks.bulk import FAILED, Change
+from tasks.cli.change_commands import change_all
 from tasks.cli.output import ERR, OUT, JsonOption, dollars, emit, note, number, say
 from tasks.cli.progress import watch
+from tasks.cli.run_commands import OnEndOption
 from tasks.cli.tables import batches_table, progress_json, results_table
 from worker.producer import producer
 from worker.store import batches as store
 from worker.store.batches import Progress
+from worker.store.choosing import Chosen
 
 app = typer.Typer(name="batch", help="One run for each of many documents.", no_args_is_help=True)
 
@@ -27,6 +31,7 @@ def submit_batch(
     prompt: Annotated[str, typer.Option(help="What to do with each document.")],
     queue: Annotated[str, typer.Option(help="The queue whose workers may take the runs.")] = "default",
     priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = 5,
+    on_end: OnEndOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Watch until all have ended.")] = False,
     as_json: JsonOption = False,
@@ -36,7 +41,7 @@ def submit_batch(
     if dry_run:
         _tell_estimate(batches.estimate(producer(), assistant, prompt, documents), as_json=as_json)
         return
-    batch_id = batches.submit(producer(), assistant, prompt, documents, queue=queue, priority=priority)
+    batch_id = batches.submit(producer(), assistant, prompt, documents, queue=queue, priority=priority, on_end=on_end)
     if wait:
         note(f"batch {batch_id}")
         _watch(batch_id, as_json=as_json, results=True)
@@ -91,9 +96,8 @@ def watch_batch(batch_id: _BatchId, as_json: JsonOption = False) -> None:
 
 @app.command()
 def cancel(batch_id: _BatchId, as_json: JsonOption = False) -> None:
-    """Ask for a cancel of every run that has not ended."""
-    count = batches.cancel(producer(), batch_id)
-    _changed("asked to cancel", batch_id, count, as_json=as_json)
+    """Ask for a cancel of every run that has not ended: `runwright cancel --batch ID`."""
+    change_all(Change.CANCEL, Chosen(batch_id=batch_id), as_json=as_json)
 
 
 @app.command()
@@ -102,9 +106,8 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="Only failed and expired runs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Reopen the runs that ended without a result: failed and expired, cancelled and incomplete."""
-    count = batches.retry(producer(), batch_id, only_failed=failed)
-    _changed("reopened", batch_id, count, as_json=as_json)
+    """Reopen the runs that ended without a result: `runwright retry --batch ID`."""
+    change_all(Change.RETRY, Chosen(batch_id=batch_id, statuses=FAILED if failed else ()), as_json=as_json)
 
 
 @app.command()
@@ -139,13 +142,6 @@ def _tell(progress: Progress, *, as_json: bool, results: bool) -> None:
         OUT.print(results_table(found))
     cost = f"cost {dollars(progress.cost_usd)}"
     say(f"batch {progress.id}: {progress.completed} of {progress.documents} documents completed, {cost}")
-
-
-def _changed(what: str, batch_id: str, count: int, *, as_json: bool) -> None:
-    if as_json:
-        emit({**progress_json(_progress(batch_id)), "changed": count})
-    else:
-        say(f"batch {batch_id}: {count} runs {what}")
 
 
 def _progress(batch_id: str) -> Progress:

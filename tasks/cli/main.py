@@ -9,7 +9,18 @@ import structlog
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.cli import assistant_commands, batch_commands, local, run_commands, schema_commands, tool_commands
+from tasks.cli import (
+    approval_commands,
+    assistant_commands,
+    batch_commands,
+    care_commands,
+    change_commands,
+    local,
+    run_commands,
+    schema_commands,
+    status_commands,
+    tool_commands,
+)
 from tasks.cli.output import note
 from tools.errors import ToolError
 from worker.errors import RunwrightError
@@ -23,7 +34,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (local, run_commands, batch_commands, assistant_commands, tool_commands, schema_commands):
+for _part in (
+    local,
+    run_commands,
+    change_commands,
+    status_commands,
+    batch_commands,
+    assistant_commands,
+    tool_commands,
+    approval_commands,
+    care_commands,
+    schema_commands,
+):
     app.add_typer(_part.app)
 
 

@@ -1,9 +1,9 @@
 """One run from the shell: submit, show, list, cancel, retry."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from tasks import runs
 from tasks.cli.output import ERR, OUT, JsonOption, emit, note, say
 from tasks.cli.progress import hint
 from tasks.cli.tables import run_details, runs_table
+from tasks.cli.timeline import timeline
 from tools.extract import SUFFIXES, Unreadable, extract_text, read_bytes
 from tools.text import decode, storable
 from worker.errors import UsageError
@@ -19,6 +20,11 @@ from worker.producer import producer
 from worker.store import batches, reading
 
 app = typer.Typer()
+
+OnEndOption = Annotated[
+    str | None,
+    typer.Option(metavar="TASK[@QUEUE]", help="Celery task to send when it has ended; by default to celery."),
+]
 
 
 @app.command()
@@ -31,6 +37,10 @@ def submit(
     priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = 5,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kept with the run.")] = None,
+    on_end: OnEndOption = None,
+    on_busy: Annotated[
+        runs.OnBusy, typer.Option(metavar="enqueue|reject", help="While an earlier run of the thread goes on.")
+    ] = "enqueue",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless completed.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds that --wait waits at most.")] = None,
     as_json: JsonOption = False,
@@ -46,6 +56,8 @@ def submit(
         priority=priority,
         idempotency_key=key,
         metadata=_metadata(metadata or ()),
+        on_end=on_end,
+        on_busy=on_busy,
     )
     if wait:
         _finish(handle, timeout, as_json=as_json)
@@ -96,20 +108,20 @@ def _finish(handle: runs.RunHandle, timeout: float | None, *, as_json: bool) -> 
 @app.command()
 def show(
     run_id: Annotated[str, typer.Argument(metavar="ID")],
-    events: Annotated[bool, typer.Option("--events", help="Also what happened to it, in order.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Also what happened to it and when, in order.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show one run with its answer, tool calls and cost."""
     with producer().database.read() as connection:
         view = reading.run(connection, run_id)
         happened = reading.events(connection, run_id) if events else []
+        tried = reading.attempts(connection, run_id) if events else []
     if as_json:
-        emit({**view.as_json(), "events": happened} if events else view.as_json())
+        emit({**view.as_json(), **({"events": happened, "attempt_rows": tried} if events else {})})
         return
     OUT.print(run_details(view))
-    for event in happened:
-        said = " ".join(f"{name}={value}" for name, value in event["data"].items() if value is not None)
-        say(f"{event['at']:%Y-%m-%d %H:%M:%S.%f}  attempt {event['attempt']}  {event['name']}  {said}".rstrip())
+    if events:
+        OUT.print(timeline(view, happened, tried))
 
 
 @app.command("list")
@@ -131,33 +143,3 @@ def list_runs(
         OUT.print(runs_table(views))
     else:
         note("no runs")
-
-
-@app.command()
-def cancel(ids: Annotated[list[str], typer.Argument(metavar="ID...")], as_json: JsonOption = False) -> None:
-    """Ask for a cancel; a running one ends when its provider's run has."""
-    _each(ids, runs.cancel, as_json=as_json)
-
-
-@app.command()
-def retry(ids: Annotated[list[str], typer.Argument(metavar="ID...")], as_json: JsonOption = False) -> None:
-    """Reopen ended runs for one further attempt; completed ones are refused."""
-    _each(ids, lambda run_id: runs.retry(run_id).status(), as_json=as_json)
-
-
-def _each(ids: Iterable[str], act: Callable[[str], Status], *, as_json: bool) -> None:
-    """Do all that can be done, then report what could not."""
-    done: list[dict[str, Any]] = []
-    wrong: list[str] = []
-    for run_id in dict.fromkeys(ids):
-        try:
-            done.append({"id": run_id, "status": act(run_id)})
-        except UsageError as error:
-            wrong.append(str(error))
-    if as_json:
-        emit(done)
-    else:
-        for one in done:
-            say(f"run {one['id']}: {one['status']}")
-    if wrong:
-        raise UsageError("\n".join(wrong))

@@ -10,6 +10,7 @@ from rich.table import Table
 from tasks.batches import Result
 from tasks.cli.output import clean, dollars, number, pairs
 from worker.store.batches import Progress
+from worker.store.overview import ErrorView, QueueView, WorkerView
 from worker.store.reading import RunView
 
 STYLES = {
@@ -24,7 +25,8 @@ STYLES = {
 _ANSWER = 150
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+def table_of(*columns: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table with these columns; those that are `right` hold numbers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         narrow = column in right or column == "status"
@@ -36,7 +38,7 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 def results_table(results: Iterable[Result]) -> Table:
     """Show what came of each document of a batch."""
     numbers = ("tokens", "cost", "seconds")
-    table = _table("document", "status", "answer", "tool calls", *numbers, right=numbers)
+    table = table_of("document", "status", "answer", "tool calls", *numbers, right=numbers)
     for one in results:
         tokens = None if one.input_tokens is None else one.input_tokens + (one.output_tokens or 0)
         told = _short(one.answer or one.error or "")
@@ -65,7 +67,7 @@ def _counted(names: Sequence[str]) -> list[str]:
 def runs_table(views: Iterable[RunView]) -> Table:
     """Show many runs, one a line."""
     numbers = ("attempts", "cost", "seconds")
-    table = _table("run", "status", "assistant", "thread", "created", *numbers, right=numbers)
+    table = table_of("run", "status", "assistant", "thread", "created", *numbers, right=numbers)
     for view in views:
         table.add_row(
             view.id,
@@ -99,7 +101,7 @@ def run_details(view: RunView) -> RenderableType:
         facts.add_row(name, clean(value, STYLES.get(view.status.value, "") if name == "status" else ""))
     parts: list[RenderableType] = [facts]
     if view.tool_calls:
-        calls = _table("tool call", "arguments", "output", "status")
+        calls = table_of("tool call", "arguments", "output", "status")
         for call in view.tool_calls:
             calls.add_row(*(clean(_short(str(call[key] or ""))) for key in ("name", "arguments", "output", "status")))
         parts.append(calls)
@@ -113,7 +115,7 @@ def run_details(view: RunView) -> RenderableType:
 def batches_table(batches: Iterable[Progress]) -> Table:
     """Show many batches, one a line."""
     numbers = ("documents", "ended", "cost")
-    table = _table("batch", "assistant", "created", *numbers, "statuses", right=numbers)
+    table = table_of("batch", "assistant", "created", *numbers, "statuses", right=numbers)
     for one in batches:
         table.add_row(
             one.id,
@@ -147,3 +149,39 @@ def progress_json(progress: Progress) -> dict[str, Any]:
         "usage": {"input_tokens": progress.input_tokens, "output_tokens": progress.output_tokens},
         "cost_usd": progress.cost_usd,
     }
+
+
+def queues_table(queues: Iterable[QueueView]) -> Table:
+    """Show the backlog of each queue."""
+    numbers = ("due", "oldest due", "paused", "later", "parked", "waiting", "in flight", "workers")
+    table = table_of("queue", *numbers, right=numbers)
+    for one in queues:
+        oldest = "–" if one.oldest_due_seconds is None else f"{number(one.oldest_due_seconds, 1)} s"
+        counted = (one.paused, one.later, one.parked, one.waiting, one.in_flight, one.workers)
+        table.add_row(clean(one.queue), number(one.due), oldest, *map(number, counted))
+    return table
+
+
+def workers_table(workers: Iterable[WorkerView]) -> Table:
+    """Show each worker, what it holds, and for how long its lease goes on."""
+    numbers = ("held", "lease")
+    table = table_of("worker", "node", "queues", *numbers, "answers at", right=numbers)
+    for one in workers:
+        table.add_row(
+            clean(one.id[:8]),
+            clean(one.node),
+            clean(", ".join(one.queues)),
+            f"{number(one.held)} / {number(one.max_in_flight)}",
+            f"{number(one.lease_seconds, 1)} s",
+            clean(one.http or "–"),
+        )
+    return table
+
+
+def errors_table(errors: Iterable[ErrorView]) -> Table:
+    """Show how often each error ended a run, and how often another attempt follows it."""
+    numbers = ("ended", "retried")
+    table = table_of("error in the last hour", *numbers, right=numbers)
+    for one in errors:
+        table.add_row(clean(one.code, "red" if one.ended else ""), number(one.ended), number(one.retried))
+    return table

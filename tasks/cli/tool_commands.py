@@ -1,4 +1,4 @@
-"""Tools from the shell: what there is, and a call without a model."""
+"""Tools from the shell: what there is, a call without a model, and calls in doubt."""
 
 import asyncio
 import json
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tasks import approvals
 from tasks.cli.output import JsonOption, emit, note, say
+from tasks.cli.questions import ByOption, CallArgument, LimitOption, RunArgument, list_questions, tell, who
 from tools.context import ToolContext
 from tools.execution import Executor
 from tools.outcome import Outcome
@@ -16,6 +18,8 @@ from worker.errors import UsageError
 from worker.settings import Settings
 
 app = typer.Typer(name="tools", help="Functions that models may call.", no_args_is_help=True)
+
+_HINT = "look at the tool's other side, then: `runwright tools answer RUN --output TEXT` or `--error TEXT`"
 
 
 @app.command("list")
@@ -30,6 +34,7 @@ def list_tools(as_json: JsonOption = False) -> None:
                     "description": tool.description,
                     "parameters": tool.parameters,
                     "effect": tool.effect,
+                    "approval": tool.approval,
                     "isolate": tool.isolate,
                     "timeout": tool.timeout,
                 }
@@ -64,6 +69,26 @@ def call(
     if outcome.status == "failed":
         note(f"{name} failed: {outcome.error} {outcome.detail}".rstrip())
         raise typer.Exit(1)
+
+
+@app.command("in-doubt")
+def list_in_doubt(limit: LimitOption = 100, as_json: JsonOption = False) -> None:
+    """List interrupted calls that may have taken effect or not; with RUNWRIGHT_IN_DOUBT=ask a person says which."""
+    list_questions("in_doubt", limit, as_json=as_json, hint=_HINT)
+
+
+@app.command()
+def answer(
+    run_id: RunArgument,
+    call_id: CallArgument = None,
+    *,
+    output: Annotated[str | None, typer.Option(metavar="TEXT", help="It took effect: what it returned.")] = None,
+    error: Annotated[str | None, typer.Option(metavar="TEXT", help="It failed: what the model reads.")] = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a call in doubt has come to; the run goes on with it, and the tool is not called again."""
+    tell(approvals.answer(run_id, call_id, by=who(by), output=output, error=error), as_json=as_json)
 
 
 async def _call(settings: Settings, registry: Registry, name: str, arguments: str) -> Outcome:

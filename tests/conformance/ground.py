@@ -71,6 +71,10 @@ class Ground:
         """End a held run."""
         return self.write(settling.settle, claim, end)
 
+    def hand_over(self, claim: Claim) -> None:
+        """Let a held run go as it is."""
+        self.write(leases.hand_over, claim.worker, [claim.run_id])
+
     def row(self, run_id: str) -> Any:
         """Return the whole row of a run."""
         with self.database.read() as connection:

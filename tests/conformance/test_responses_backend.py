@@ -229,6 +229,27 @@ def test_cancelling_does_not_read_the_answer() -> None:
     ask(saying(answer(200, PAGE)), cancel)
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_deleting_a_conversation(status: int) -> None:
+    """One request; a conversation that the provider does not know is as good as deleted."""
+
+    async def story() -> Request:
+        async with scripted(saying(answer(status, PAGE))) as server, backend_at(server.url) as backend:
+            await backend.delete_conversation("conv/1")
+            (request,) = server.requests
+            return request
+
+    request = asyncio.run(story())
+    assert (request.method, request.path) == ("DELETE", "/v1/conversations/conv%2F1")
+
+
+@pytest.mark.parametrize(("status", "means"), [(500, "transient"), (401, "permanent"), (400, "permanent")])
+def test_a_conversation_that_cannot_be_deleted(status: int, means: str) -> None:
+    """Told as any other error."""
+    error = refused(saying(answer(status, {})), lambda backend: backend.delete_conversation("conv_1"))
+    assert transience(error) == means
+
+
 def test_a_wait_for_a_free_request_can_be_cancelled() -> None:
     """A request that never got its turn is never sent, and leaves nothing that warns."""
 

@@ -19,7 +19,7 @@ def sent(one: Step) -> Request:
 
     async def story() -> Request:
         async with scripted(saying(answer(200, EMPTY))) as server, backend_at(server.url) as backend:
-            assert await backend.create(one) == "resp_1"
+            assert (await backend.create(one)).id == "resp_1"
             return server.requests[0]
 
     return asyncio.run(story())
@@ -43,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "max_steps": 3,
     "max_attempts": 2,
     "timeout": 60.0,
+    "approval": ["calculate"],
+    "step_timeout": 30.0,
 }
 ALL = AssistantConfig.model_validate(SETTINGS).model_dump(mode="json", exclude_none=True)
 LOADED = Registry.load().tools
@@ -93,7 +95,7 @@ def test_every_setting_is_tried() -> None:
 
 def test_every_setting_for_the_model_reaches_it() -> None:
     """What is the worker's own stays here; the rest arrives with its value."""
-    ours = {"description", "tools", "max_steps", "max_attempts", "timeout"}
+    ours = {"description", "tools", "approval", "max_steps", "max_attempts", "timeout", "step_timeout"}
     body = json.loads(sent(STEPS["every setting"]).body)
     assert body["reasoning"] == {"effort": "low"}
     assert body["text"] == {"format": ALL["response_format"]}

@@ -1,16 +1,25 @@
 """Outsiders ask, the owner carries it out: a cancel at each stage of a run, and reopening one that has ended."""
 
+from typing import Any
+
 import pytest
 
 from tests.conformance.ground import Ground
 from worker.errors import UnknownRun, UsageError
 from worker.lifecycle import Event, Status
 from worker.response import Asked, Usage
-from worker.store import asking, progress, reading, settling
+from worker.store import asking, deciding, ledger, progress, reading, settling
 from worker.store.claiming import Claim
 from worker.store.settling import End
 
 FAILED = End(Event.FAIL, error_code="e", error_message="m")
+
+
+def with_call(ground: Ground, claim: Claim, *call_ids: str, effects: dict[str, str] | None = None) -> None:
+    """Let the run's first response ask for the tool `add`."""
+    calls = [Asked(call_id, "add", "{}") for call_id in call_ids or ("c1",)]
+    step: dict[str, Any] = {"step": 0, "calls": calls, "usage": Usage(), "last_item": None}
+    ground.write(progress.need_tools, claim, effects=effects or {}, **step)
 
 
 def test_a_queued_run_with_the_turn_is_cancelled_at_once(ground: Ground) -> None:
@@ -55,11 +64,11 @@ def test_a_held_run_is_only_asked(ground: Ground) -> None:
 
 
 def test_a_run_between_two_owners_is_asked(ground: Ground) -> None:
-    """Expected: its provider run may live, so it is not ended from here; whoever claims it is told."""
+    """Expected: its provider run may live, so it is not ended from here; it is due, and whoever claims it is told."""
     run = ground.submit()
     ground.boot()
-    ground.write(settling.let_go, ground.take())
-    assert ground.write(asking.ask_cancel, run) == (Status.IN_PROGRESS, None)
+    ground.hand_over(ground.take())
+    assert ground.write(asking.ask_cancel, run) == (Status.IN_PROGRESS, "default")
     claim = ground.take()
     assert (claim.run_id, claim.cancelling) == (run, True)
 
@@ -70,11 +79,25 @@ def test_a_run_in_its_tools_is_asked(ground: Ground) -> None:
     ground.boot()
     claim = ground.take()
     calls = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, step=0, calls=calls, usage=Usage(), last_item=None)
+    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
     assert ground.write(asking.ask_cancel, run) == (Status.REQUIRES_ACTION, None)
     ground.write(settling.start_cancelling, claim)
-    ground.write(settling.let_go, claim)
+    ground.hand_over(claim)
     assert (ground.take().status, ground.row(run).attempt) == (Status.CANCELLING, 1)
+
+
+def test_a_parked_run_is_asked_and_due_at_once(ground: Ground) -> None:
+    """Expected: it does not wait for its question to expire; whoever claims it is told of the cancel."""
+    run = ground.submit(queue="q")
+    ground.boot(queues=("q",))
+    (claim,) = ground.claim(queues=("q",))
+    with_call(ground, claim)
+    ground.write(deciding.ask, claim, ["c1"], "approval", 3600.0)
+    ground.write(settling.park, claim, 60.0)
+    assert ground.claimed(queues=("q",)) == []
+    assert ground.write(asking.ask_cancel, run) == (Status.REQUIRES_ACTION, "q")
+    (claim,) = ground.claim(queues=("q",))
+    assert (claim.run_id, claim.cancelling) == (run, True)
 
 
 def test_asking_again_changes_nothing(ground: Ground) -> None:
@@ -139,10 +162,63 @@ def test_a_reopened_run_goes_on_from_its_last_settled_step(ground: Ground) -> No
     ground.boot()
     claim = ground.take()
     calls = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, step=0, calls=calls, usage=Usage(), last_item="i1")
+    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item="i1")
     ground.settle(claim, FAILED)
     ground.write(asking.reopen, run)
     assert ground.take().step == 1
+
+
+def test_a_reopened_run_asks_anew_what_nobody_decided(ground: Ground) -> None:
+    """Expected: the question is gone and what was decided stays; its time is whole again."""
+    run = ground.submit(timeout=600.0)
+    ground.boot()
+    claim = ground.take()
+    with_call(ground, claim, "c1", "c2")
+    ground.write(deciding.ask, claim, ["c1", "c2"], "approval", 3600.0)
+    ground.write(settling.park, claim, 1.0)
+    ground.write(deciding.approve, run, "c2", by="ann")
+    ground.write(asking.ask_cancel, run)
+    ground.settle(ground.take(), End(Event.CANCEL))
+    ground.write(asking.reopen, run)
+    again = ground.take()
+    assert again.seconds_left > 590
+    with ground.database.read() as connection:
+        calls = {call.call_id: call for call in ledger.still_open(connection, "t")}
+    assert (calls["c1"].question, calls["c1"].decision, calls["c1"].overdue) == (None, None, False)
+    assert (calls["c2"].question, calls["c2"].decision) == ("approval", "approved")
+    ground.write(deciding.ask, again, ["c1"], "approval", 3600.0)
+    with ground.database.read() as connection:
+        assert [one.call_id for one in deciding.pending(connection)] == ["c1"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "begun", "closed", "refused"),
+    [
+        ("once", True, True, True),
+        ("once", True, False, False),
+        ("once", False, True, False),
+        ("idempotent", True, True, False),
+    ],
+)
+def test_a_run_that_could_repeat_a_call_is_not_reopened(
+    ground: Ground, effect: str, begun: bool, closed: bool, refused: bool
+) -> None:
+    """Expected: refused only where it would start over after a `once` call began; with start_over it is reopened."""
+    run = ground.submit()
+    ground.boot()
+    claim = ground.take()
+    with_call(ground, claim, effects={"add": effect})
+    if begun:
+        ground.write(ledger.start, claim, ["c1"])
+    ground.settle(claim, FAILED)
+    if closed:
+        ground.write(ledger.close, "t")
+    if refused:
+        before = ground.everything()
+        with pytest.raises(UsageError, match=r"start over and could call add a second time; .*--start-over"):
+            ground.write(asking.reopen, run)
+        assert ground.everything() == before
+    assert ground.write(asking.reopen, run, start_over=refused) == "default"
 
 
 def test_a_reopened_run_keeps_its_place(ground: Ground) -> None:

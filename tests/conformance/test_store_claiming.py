@@ -214,7 +214,7 @@ def test_the_fence_rises_with_every_claim(ground: Ground) -> None:
     seen = [ground.take("w1")]
     ground.write(settling.retry, seen[-1], 0.0, PASSING)
     seen.append(ground.take("w1"))
-    ground.write(settling.let_go, seen[-1])
+    ground.hand_over(seen[-1])
     seen.append(ground.take("w1"))
     ground.end_lease("w1")
     ground.write(leases.reap)
@@ -240,7 +240,7 @@ def test_the_deadline_runs_from_the_first_claim(ground: Ground) -> None:
     ground.boot()
     ground.write(settling.retry, ground.take(), 0.0, PASSING)
     first = ground.row(run)
-    ground.write(settling.let_go, ground.take())
+    ground.hand_over(ground.take())
     ground.take()
     assert (ground.row(run).deadline_at, ground.row(run).started_at) == (first.deadline_at, first.started_at)
 

@@ -139,7 +139,7 @@ class Store(RuleBasedStateMachine):
     @rule(pick=PICK)
     def hand_over(self, pick: int) -> None:
         for claim in self._at_hand(pick):
-            self.ground.write(settling.let_go, claim)
+            self.ground.hand_over(claim)
             self._forget([claim])
 
     @rule(pick=PICK)
@@ -151,7 +151,9 @@ class Store(RuleBasedStateMachine):
                 self.ground.write(settling.start_cancelling, claim)
             elif row.status == Status.IN_PROGRESS:
                 calls, usage = [Asked(f"c{row.fence}-{row.step}", "add", "{}")], Usage(1, 1, 0.1)
-                self.ground.write(progress.need_tools, claim, step=row.step, calls=calls, usage=usage, last_item=None)
+                self.ground.write(
+                    progress.need_tools, claim, effects={}, step=row.step, calls=calls, usage=usage, last_item=None
+                )
             else:
                 self.ground.write(progress.created, claim, row.step, f"resp_{row.step}")
 
@@ -184,7 +186,7 @@ class Store(RuleBasedStateMachine):
         self._boot(name)
         self._forget(lost)
 
-    @rule(pick=PICK, write=st.sampled_from([settling.let_go, settling.start_cancelling, progress.withdraw]))
+    @rule(pick=PICK, write=st.sampled_from([settling.start_cancelling, progress.withdraw]))
     def write_late(self, pick: int, write: Any) -> None:
         if self.lost:
             self._refused(write, self._picked(self.lost, pick))

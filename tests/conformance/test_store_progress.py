@@ -19,7 +19,9 @@ CALLS = [Asked("c1", "add", '{"a": 1}'), Asked("c2", "add", '{"a": 2}')]
 
 def ask(ground: Ground, claim: Claim, calls: list[Asked] = CALLS, step: int = 0) -> None:
     """Settle a response that wants tools."""
-    ground.write(progress.need_tools, claim, step=step, calls=calls, usage=Usage(1, 1, 0.1), last_item=f"item_{step}")
+    ground.write(
+        progress.need_tools, claim, effects={}, step=step, calls=calls, usage=Usage(1, 1, 0.1), last_item=f"item_{step}"
+    )
 
 
 def finish(ground: Ground, claim: Claim, call_id: str, output: str) -> None:
@@ -74,8 +76,8 @@ def test_a_provider_id_survives_its_worker(ground: Ground, claim: Claim) -> None
 
 def test_a_conversation_survives_its_run(ground: Ground, claim: Claim) -> None:
     """Expected: the next run of the thread goes on in the same conversation, after its last item."""
-    ground.write(progress.set_conversation, claim, "conv_1")
-    ground.settle(claim, End(Event.COMPLETE, "done", last_item="item_3"))
+    ground.write(progress.set_conversation, claim, "conv_1", "")
+    ground.settle(claim, End(Event.COMPLETE, "done", answered=True, last_item="item_3"))
     ground.submit()
     following = ground.take("w1")
     assert (following.conversation, following.last_item) == ("conv_1", "item_3")
@@ -196,10 +198,10 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
     run = ground.submit()
     ground.boot()
     claim = ground.take()
-    asked = {"step": 0, "calls": CALLS, "usage": Usage(), "last_item": None}
+    asked = {"step": 0, "calls": CALLS, "effects": {}, "usage": Usage(), "last_item": None}
     writes = {
         "need_tools": lambda connection: progress.need_tools(connection, claim, **asked),  # type: ignore[arg-type]  # one dict for all of them
-        "set_conversation": lambda connection: progress.set_conversation(connection, claim, "conv_1"),
+        "set_conversation": lambda connection: progress.set_conversation(connection, claim, "conv_1", ""),
         "settle": lambda connection: settling.settle(connection, claim, COMPLETE),
     }
     with ground.database.write() as connection:

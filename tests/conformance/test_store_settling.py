@@ -127,7 +127,7 @@ def test_a_hand_over_goes_on_with_the_same_provider_run(ground: Ground) -> None:
     claim = ground.take("w1")
     ground.write(progress.intend, claim, 0, "item_0")
     ground.write(progress.created, claim, 0, "resp_1")
-    ground.write(settling.let_go, claim)
+    ground.hand_over(claim)
     again = ground.take("w2")
     assert (again.status, again.attempt, again.provider_id, again.intent_step) == (claim.status, 1, "resp_1", None)
     assert len(attempts(ground, run)) == 1
@@ -140,7 +140,7 @@ def test_usage_adds_up(ground: Ground) -> None:
     ground.write(settling.retry, ground.take(), 0.0, PASSING)
     claim = ground.take()
     call = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, step=0, calls=call, usage=Usage(100, 20, 1.0), last_item="i1")
+    ground.write(progress.need_tools, claim, effects={}, step=0, calls=call, usage=Usage(100, 20, 1.0), last_item="i1")
     ground.settle(claim, End(Event.COMPLETE, "done", usage=Usage(200, 30, 0.25)))
     row = ground.row(run)
     assert (row.input_tokens, row.output_tokens, row.cost_usd) == (310, 51, 1.75)
@@ -163,7 +163,7 @@ def test_messages_are_written_with_the_end(ground: Ground) -> None:
     """Expected: question and answer of each run in the order of the runs; nothing of a run that is under way."""
     first, second = ground.submit(words="one"), ground.submit(words="two")
     ground.boot()
-    ground.settle(ground.take(), End(Event.COMPLETE, "1", last_item="item_9"))
+    ground.settle(ground.take(), End(Event.COMPLETE, "1", answered=True, last_item="item_9"))
     held = ground.take()
     assert held.last_item == "item_9"
     ground.settle(held, End(Event.FAIL, error_code="e"))
@@ -178,7 +178,7 @@ def test_the_journal_tells_the_story(ground: Ground) -> None:
     run = ground.submit()
     ground.boot("w1"), ground.boot("w2")
     ground.write(settling.retry, ground.take("w1"), 0.0, PASSING)
-    ground.write(settling.let_go, ground.take("w1"))
+    ground.hand_over(ground.take("w1"))
     ground.settle(ground.take("w2"))
     with ground.database.read() as connection:
         told = [(e["name"], e["attempt"], e["worker"]) for e in reading.events(connection, run)]
@@ -267,8 +267,16 @@ def test_an_abandoned_conversation_is_nobodys(ground: Ground) -> None:
     ground.submit(), ground.submit()
     ground.boot()
     claim = ground.take()
-    ground.write(progress.set_conversation, claim, "conv_1")
-    ground.write(progress.need_tools, claim, step=0, calls=[Asked("c1", "f", "{}")], usage=Usage(), last_item="item_1")
+    ground.write(progress.set_conversation, claim, "conv_1", "")
+    ground.write(
+        progress.need_tools,
+        claim,
+        effects={},
+        step=0,
+        calls=[Asked("c1", "f", "{}")],
+        usage=Usage(),
+        last_item="item_1",
+    )
     ground.settle(claim, End(Event.CANCEL, abandon=True))
     after = ground.take()
     assert (after.conversation, after.last_item) == (None, None)

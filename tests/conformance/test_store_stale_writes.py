@@ -25,15 +25,15 @@ WRITES: dict[str, Write] = {
     "fail": lambda connection, claim: settling.settle(connection, claim, FAILED),
     "retry": lambda connection, claim: settling.retry(connection, claim, 0.0, FAILED),
     "start_cancelling": settling.start_cancelling,
-    "let_go": settling.let_go,
-    "set_conversation": lambda connection, claim: progress.set_conversation(connection, claim, "conv_stale"),
+    "park": lambda connection, claim: settling.park(connection, claim, 1.0),
+    "set_conversation": lambda connection, claim: progress.set_conversation(connection, claim, "conv_stale", ""),
     "intend": lambda connection, claim: progress.intend(connection, claim, 0, "item_stale"),
     "crashed": lambda connection, claim: settling.crashed(connection, claim, 0.0, 3),
     "withdraw": progress.withdraw,
     "mark_unknown": progress.mark_unknown,
     "created": lambda connection, claim: progress.created(connection, claim, 1, "resp_stale"),
     "need_tools": lambda connection, claim: progress.need_tools(
-        connection, claim, step=1, calls=ASKED, usage=Usage(5, 5, 0.5), last_item="item_stale"
+        connection, claim, step=1, calls=ASKED, effects={}, usage=Usage(5, 5, 0.5), last_item="item_stale"
     ),
     "start": lambda connection, claim: ledger.start(connection, claim, ["c1"]),
     "finish": lambda connection, claim: ledger.finish(
@@ -53,7 +53,7 @@ def lose(ground: Ground, claim: Claim, how: str) -> None:
     if how == "reaped and taken":
         ground.take("w2")
     if how.startswith("handed over"):
-        ground.write(settling.let_go, claim)
+        ground.hand_over(claim)
         ground.take("w1")
     if how == "retried":
         ground.write(settling.retry, claim, 0.0, FAILED)
@@ -71,7 +71,13 @@ def test_a_stale_claim_writes_nothing(ground: Ground, how: str) -> None:
     ground.boot("w1"), ground.boot("w2")
     claim = ground.take("w1")
     ground.write(
-        progress.need_tools, claim, step=0, calls=[Asked("c1", "add", "{}")], usage=Usage(), last_item="item_1"
+        progress.need_tools,
+        claim,
+        effects={},
+        step=0,
+        calls=[Asked("c1", "add", "{}")],
+        usage=Usage(),
+        last_item="item_1",
     )
     lose(ground, claim, how)
     before = ground.everything()

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tests.conformance.ground import Ground
-from worker.errors import KeyReused
+from worker.errors import KeyReused, ThreadBusy
 from worker.models import Run
 from worker.store import submitting
 from worker.store.submitting import Accepted, NewRun
@@ -172,3 +172,87 @@ def test_a_later_run_is_due_when_it_is_available(ground: Ground) -> None:
     later = ground.now() + timedelta(hours=1, microseconds=7)
     row = ground.row(ground.submit(available_at=later))
     assert (row.due_at, row.available_at) == (later, later)
+
+
+def refused(ground: Ground, *runs: NewRun) -> str:
+    """Return the words in which these runs are refused; nothing may have been written."""
+    before = ground.everything()
+    with pytest.raises(ThreadBusy) as raised:
+        ground.write(submitting.submit, runs)
+    assert ground.everything() == before
+    return str(raised.value)
+
+
+def test_a_run_that_does_not_wait_is_refused_on_a_busy_thread(ground: Ground) -> None:
+    """Expected: ThreadBusy that names the thread and the run with the turn until the thread is free; then it enters."""
+    first = ground.submit(on_busy="reject")
+    ground.submit()
+    assert refused(ground, ground.new(on_busy="reject")) == f"thread 't' is busy: run {first} has not ended"
+    ground.boot()
+    ground.settle(ground.take())
+    assert ground.holder("t") is not None
+    assert "is busy" in refused(ground, ground.new(on_busy="reject"))
+    ground.settle(ground.take())
+    assert ground.holder("t") is None
+    last = ground.submit(on_busy="reject")
+    assert ground.holder("t") == last
+
+
+def test_one_that_is_refused_keeps_all_of_its_call_out(ground: Ground) -> None:
+    """Expected: two of one call on one thread are busy for each other; threads of their own never are."""
+    first = ground.new("a")
+    assert first.id in refused(ground, first, ground.new("b"), ground.new("a", on_busy="reject"))
+    own = [ground.new(thread, on_busy="reject") for thread in (None, None, "a", "b")]
+    assert [run.new for run in ground.write(submitting.submit, own)] == [True] * 4
+
+
+def test_a_refusal_leaves_the_callers_transaction_usable(ground: Ground) -> None:
+    """Expected: the caller may catch ThreadBusy and commit the rest of its work."""
+    ground.submit()
+    with ground.database.write() as connection:
+        with pytest.raises(ThreadBusy):
+            submitting.submit(connection, [ground.new(on_busy="reject")])
+        (kept,) = submitting.submit(connection, [ground.new("other", on_busy="reject")])
+    assert ground.holder("other") == kept.id
+
+
+def test_a_known_key_is_answered_on_a_busy_thread_too(ground: Ground) -> None:
+    """Expected: the run that the key had made, its own thread busy with itself."""
+    first = ground.submit(idempotency_key="k", on_busy="reject")
+    (again,) = ground.write(submitting.submit, [ground.new(idempotency_key="k", on_busy="reject")])
+    assert (again.id, again.new) == (first, False)
+
+
+def test_of_two_at_once_that_do_not_wait_one_enters(ground: Ground) -> None:
+    """Expected: on both databases exactly one of eight producers at the same moment has the thread."""
+    start = threading.Barrier(8)
+
+    def produce(_: int) -> bool:
+        start.wait()
+        try:
+            return bool(ground.submit("race", on_busy="reject"))
+        except ThreadBusy:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(produce, range(8))) == 1
+
+
+@pytest.mark.parametrize("key", ["k", None])
+def test_the_second_of_two_looks_again_after_the_first_s_commit(postgres_url: str, key: str | None) -> None:
+    """Expected: under the same key it gets the first's run; under none it is refused, and names it."""
+    ground = Ground(postgres_url)
+    ground.write(submitting.submit, [ground.new()])
+    ground.boot()
+    ground.settle(ground.take())
+    first, second = (ground.new(idempotency_key=key, on_busy="reject") for _ in range(2))
+    with ground.database.write() as connection:
+        losing = ground.behind(
+            connection, submitting.submit, [first], meanwhile=lambda c: submitting.submit(c, [second])
+        )
+    if key:
+        assert [run.id for run in losing.result(20)] == [first.id]
+    else:
+        with pytest.raises(ThreadBusy, match=first.id):
+            losing.result(20)
+    ground.close()

@@ -107,7 +107,9 @@ def test_calls_that_come_too_late_poison_no_thread(stack: Stack) -> None:
     with stack.worker(*serving("late"), **worst(stack), **rare):
         late = [asked(SUM, thread="expired", queue="late", timeout=1), asked(SUM, thread="cancelled", queue="late")]
         after = [asked("[[say fine]]", thread=thread, queue="late") for thread in ("expired", "cancelled")]
-        at_provider(late[1])
+        (response,) = at_provider(late[1])
+        with openai.OpenAI(base_url=stack.simulator.url, api_key="any") as client:
+            wait_until(lambda: client.responses.retrieve(response).status == "completed", "the calls at the provider")
         late[1].cancel()
         assert [handle.wait(20).status for handle in late] == [Status.EXPIRED, Status.CANCELLED]
         assert [ended(handle) for handle in after] == [(Status.COMPLETED, "fine")] * 2

@@ -35,6 +35,7 @@ assistants:
     model: gpt-6-luna
     instructions: Be brief.
     tools: [calculate]
+    approval: [calculate]
     temperature: 0
     reasoning_effort: none
     response_format: {name: total, schema: {type: object}}
@@ -45,6 +46,7 @@ assistants:
         "model": "gpt-6-luna",
         "instructions": "Be brief.",
         "tools": ["calculate"],
+        "approval": ["calculate"],
         "temperature": 0.0,
         "reasoning_effort": "none",
         "response_format": {"type": "json_schema", "name": "total", "schema": {"type": "object"}},
@@ -107,6 +109,14 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
         ),
         (
             "assistants: {a: {model: m, tools: [calculate, calculate]}}",
+            "assistants.yaml:1: assistant 'a': the tool 'calculate' is named twice",
+        ),
+        (
+            "assistants:\n  a:\n    model: m\n    tools: [calculate]\n    approval: [lookup_table]",
+            "assistants.yaml:5: assistant 'a': it is not given the tool 'lookup_table'; there are: calculate",
+        ),
+        (
+            "assistants: {a: {model: m, tools: [calculate], approval: [calculate, calculate]}}",
             "assistants.yaml:1: assistant 'a': the tool 'calculate' is named twice",
         ),
         (

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from time import monotonic
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from tools.registry import tool
 from worker.backends.base import Answer, Pending
 from worker.calls import Calls
 from worker.models import ToolCall
+from worker.pace import Held, Pace
 from worker.response import Asked, Usage
-from worker.store import assistants, ledger, progress, settling
+from worker.store import assistants, ledger, progress
 from worker.store.claiming import Claim
 
 _ran: list[str] = []
@@ -67,14 +68,14 @@ def asking(ground: Ground, function: str) -> Claim:
     ground.submit()
     claim = ground.take()
     calls = [Asked("c1", function, json.dumps({"name": function}))]
-    ground.write(progress.need_tools, claim, step=0, calls=calls, usage=Usage(), last_item="item_1")
+    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item="item_1")
     return claim
 
 
 def interrupted(ground: Ground, claim: Claim) -> Claim:
     """Let the call begin and its worker end; return the run in the hands of the next."""
     ground.write(ledger.start, claim, ["c1"])
-    ground.write(settling.let_go, claim)
+    ground.hand_over(claim)
     return ground.take()
 
 
@@ -83,7 +84,8 @@ def answers(ground: Ground, claim: Claim, seconds: float = 60) -> list[Answer]:
 
     async def main() -> list[Answer]:
         bench = parts(ground, Provider(Pending()), peek, pay, pay_slowly)
-        return await Calls(claim, bench, monotonic() + seconds).answers()
+        held = Held(replace(claim, seconds_left=seconds))
+        return await Calls(Pace(held, bench, lambda: True)).answers()
 
     return asyncio.run(main())
 

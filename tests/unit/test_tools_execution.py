@@ -447,6 +447,69 @@ def test_cancelling_the_caller_passes_through() -> None:
     assert asyncio.run(main()) == 1
 
 
+def test_cancelling_the_caller_stops_an_async_tool() -> None:
+    """Expected: the tool sees the cancellation and ends; nothing stays stuck, nothing is logged as late."""
+    seen: list[str] = []
+
+    async def main() -> int:
+        begun = asyncio.Event()
+
+        @tool
+        async def wait() -> None:
+            """Wait."""
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                seen.append("cancelled")
+
+        one = executor(wait, add)
+        assert (one.stoppable("wait"), one.stoppable("add"), one.stoppable("nope")) == (True, False, False)
+        caller = asyncio.create_task(one.call("wait", "{}", context(), {"wait"}))
+        await begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        tools = (task for task in asyncio.all_tasks() if task.get_name() == "tool-wait")
+        await asyncio.gather(*tools, return_exceptions=True)
+        await asyncio.sleep(0)  # what the task calls back when it has ended
+        return one.stuck
+
+    with capture_logs() as logs:
+        assert asyncio.run(main()) == 0
+    assert (seen, logs) == (["cancelled"], [])
+
+
+def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_takes_none() -> None:
+    """Expected: the only thread goes to the next that waits, and the cancelled call never begins."""
+    release = threading.Event()
+    ran: list[str] = []
+
+    @tool
+    def hold(name: str) -> str:
+        """Hold the thread."""
+        ran.append(name)
+        release.wait(10)
+        return name
+
+    async def main() -> list[Outcome | BaseException]:
+        one = executor(hold, threads=1)
+        three = [
+            asyncio.create_task(one.call("hold", f'{{"name": "{name}"}}', context(), {"hold"}))
+            for name in ("first", "cancelled", "last")
+        ]
+        await asyncio.sleep(0)
+        three[1].cancel()
+        release.set()
+        return await asyncio.gather(*three, return_exceptions=True)
+
+    first, cancelled, last = asyncio.run(main())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert isinstance(first, Outcome)
+    assert isinstance(last, Outcome)
+    assert (ran, first.output, last.output) == (["first", "last"], "first", "last")
+
+
 def test_a_stuck_tool_does_not_hold_the_interpreter() -> None:
     """Expected: a process with a stuck plain tool ends by itself."""
     program = """

@@ -59,8 +59,9 @@ def hang(fifo: str, pids: str) -> None:
 
 @tool(isolate=True, timeout=60)
 def hang_on(fifo: str) -> None:
-    """Hang without a limit that matters."""
+    """Hang without a limit that matters, with a child of its own that holds the pipe open."""
     with open(fifo, "wb") as pipe:
+        subprocess.Popen(["sleep", "1000"], stdout=pipe)
         pipe.write(b"up")
         pipe.flush()
         asyncio.run(asyncio.Event().wait())
@@ -81,6 +82,12 @@ def call(executor: Executor, name: str, arguments: str = "{}") -> Outcome:
         "run-1", "thread-1", "call-1", 1, datetime.now(UTC) + timedelta(seconds=30), {"team": "red"}, ROOT
     )
     return asyncio.run(executor.call(name, arguments, context, {name}))
+
+
+def children() -> set[int]:
+    """Return the processes whose parent is this one."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
 def test_a_call_in_a_child(executor: Executor) -> None:
@@ -153,14 +160,17 @@ def test_the_limit_kills_the_child_and_its_children(executor: Executor, tmp_path
     os.close(reader)
 
 
-def test_cancelling_the_caller_kills_the_child(executor: Executor, tmp_path: Path) -> None:
-    """Expected: the caller gets its CancelledError and the pipe that the child held open has ended."""
+@pytest.mark.usefixtures("executor")
+def test_cancelling_the_caller_kills_the_child_and_its_children(tmp_path: Path) -> None:
+    """Expected: the caller gets its CancelledError, the pipe that both held open has ended, the only place is free."""
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
 
-    async def main() -> None:
+    async def main() -> Outcome:
+        one = Executor(Registry.load([MODULE]), processes=1)
+        assert one.stoppable("hang_on")
         context = ToolContext("r", "t", "c", 1, datetime.now(UTC) + timedelta(seconds=30), {}, ROOT)
-        caller = asyncio.create_task(executor.call("hang_on", f'{{"fifo": "{fifo}"}}', context, {"hang_on"}))
+        caller = asyncio.create_task(one.call("hang_on", f'{{"fifo": "{fifo}"}}', context, {"hang_on"}))
         pipe = await asyncio.to_thread(fifo.open, "rb")
         assert await asyncio.to_thread(pipe.read, 2) == b"up"
         caller.cancel()
@@ -168,8 +178,27 @@ def test_cancelling_the_caller_kills_the_child(executor: Executor, tmp_path: Pat
             await caller
         assert await asyncio.to_thread(pipe.read) == b""
         pipe.close()
+        return await one.call("later", '{"text": "soon"}', context, {"later"})
 
+    assert asyncio.run(main()).output == "soon"
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
+def test_a_call_that_is_cancelled_while_its_child_starts_leaves_none(executor: Executor, turns: int) -> None:
+    """Expected: whichever turn of the loop the cancel comes at, no process of ours is left when it has come through."""
+
+    async def main() -> None:
+        context = ToolContext("r", "t", "c", 1, datetime.now(UTC) + timedelta(seconds=30), {}, ROOT)
+        caller = asyncio.create_task(executor.call("later", '{"text": "soon"}', context, {"later"}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+
+    before = children()
     asyncio.run(main())
+    assert children() <= before
 
 
 def test_a_child_does_not_outlive_a_killed_parent(executor: Executor, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def plain(text: str) -> str:
     return text.upper()
 
 
-@tool(name="other-name", timeout=2.5, effect="idempotent")
+@tool(name="other-name", timeout=2.5, effect="idempotent", approval=True)
 async def other(text: str, context: ToolContext) -> str:
     """Say it later."""
     return text + context.run_id
@@ -35,7 +35,7 @@ def test_plain_decorator() -> None:
     one = made(plain)
 
     assert (one.name, one.description) == ("plain", "Say it.")
-    assert (one.timeout, one.isolate, one.effect, one.is_async) == (None, False, "once", False)
+    assert (one.timeout, one.isolate, one.effect, one.approval, one.is_async) == (None, False, "once", False, False)
     assert plain("a") == "A"
 
 
@@ -43,7 +43,13 @@ def test_decorator_with_settings() -> None:
     """Expected: the settings are kept and the context is injected with the values."""
     one = made(other)
 
-    assert (one.name, one.timeout, one.effect, one.is_async) == ("other-name", 2.5, "idempotent", True)
+    assert (one.name, one.timeout, one.effect, one.approval, one.is_async) == (
+        "other-name",
+        2.5,
+        "idempotent",
+        True,
+        True,
+    )
     assert one.values('{"text": "a"}', CONTEXT) == {"text": "a", "context": CONTEXT}
 
 

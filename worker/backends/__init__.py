@@ -3,5 +3,6 @@
 base       what a backend must do and what it may answer: Pending | NeedsTools | Done | Failed
 responses  OpenAI's Responses in background mode, one conversation per thread
 bodies     what is read of the provider's answers, checked
+items      what a conversation tells of a response whose id was never learnt
 faults     what an exception of the openai client means: transient, permanent, unknown
 """

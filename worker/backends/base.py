@@ -11,7 +11,9 @@ from worker.response import Asked, Usage
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The provider works on it."""
+    """The provider works on it, or has not begun to."""
+
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Done:
     usage: Usage
     last_item: str | None
     stopped_by: str | None = None
+    at: float | None = None
+    """When it ended there, in seconds since the epoch, where the provider says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,22 @@ class Failed:
     message: str
     usage: Usage
     transient: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A step that the provider has taken on; request_id is what its support asks for."""
+
+    id: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a conversation: its newest item ("" where it has none) and the calls that have no output there."""
+
+    last_item: str
+    open_calls: tuple[str, ...]
 
 
 Ended = NeedsTools | Done | Failed
@@ -81,8 +101,19 @@ class Backend(Protocol):
         """Wait for a place among the requests that are open at once; create is called inside."""
         ...
 
-    async def create(self, step: Step) -> str:
-        """Start a step once, without any retry, inside a slot; returns the provider's id of it."""
+    async def create(self, step: Step) -> Created:
+        """Start a step once, without any retry, inside a slot."""
+        ...
+
+    async def adopt(self, step: Step, after: str) -> Ended | None:
+        """Return what a step came to whose id was never learnt, None where nothing of it is there (yet).
+
+        Items of its conversation behind the item `after` ("" for all) that begin with exactly its input are its result.
+        """
+        ...
+
+    async def tail(self, conversation: str) -> Tail:
+        """Return how a conversation ends, which nobody can tell after a response that did not end well."""
         ...
 
     async def look(self, provider_id: str) -> Look:
@@ -91,6 +122,10 @@ class Backend(Protocol):
 
     async def cancel(self, provider_id: str) -> None:
         """Ask the provider to stop; the step still has to be looked at until it has ended."""
+        ...
+
+    async def delete_conversation(self, conversation: str) -> None:
+        """Delete a conversation and what it holds; one that is not there any more is as good as deleted."""
         ...
 
     async def close(self) -> None:

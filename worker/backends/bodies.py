@@ -110,6 +110,7 @@ class ResponseBody(Named):
     usage: Annotated[Tokens | None, _Optional] = None
     incomplete_details: Annotated[Details | None, _Optional] = None
     model: Annotated[str | None, _Optional] = None
+    completed_at: Annotated[float | None, _Optional] = None
 
     @property
     def calls(self) -> list[Call]:
@@ -122,6 +123,14 @@ class ResponseBody(Named):
         parts = [part for item in self.output if isinstance(item, Message) for part in item.content]
         said = "".join(part.text or "" for part in parts if part.type == "output_text")
         return said or "".join(part.refusal or "" for part in parts if part.type == "refusal")
+
+
+class ItemsBody(BaseModel):
+    """A page of a conversation's items, as they are."""
+
+    data: Annotated[list[dict[str, Any]], _NullIsEmpty] = []
+    has_more: bool = False
+    last_id: Annotated[_Id | None, _Optional] = None
 
 
 def read(content: bytes, kind: type[_Body]) -> _Body:

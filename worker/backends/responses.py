@@ -17,8 +17,9 @@ import openai
 from pydantic import BaseModel
 
 from tools.registry import Tool
-from worker.backends.base import Done, Failed, Look, NeedsTools, Pending, Step
-from worker.backends.bodies import Named, ResponseBody, clean, read
+from worker.backends import items
+from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Pending, Step, Tail
+from worker.backends.bodies import ItemsBody, Named, ResponseBody, clean, read
 from worker.backends.faults import TRANSIENT_CODES, explain, unreadable
 from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
@@ -65,27 +66,52 @@ class ResponsesBackend:
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
         """Create the thread's conversation; an answer that is lost leaves one behind that nobody uses or pays for."""
-        items = [item for message in history for item in _message(message["content"], message["role"])]
-        body = {"metadata": {"thread_id": thread_id[:512]}, **({"items": items[:_ITEMS]} if items else {})}
+        said = [item for message in history for item in _message(message["content"], message["role"])]
+        body = {"metadata": {"thread_id": thread_id[:512]}, **({"items": said[:_ITEMS]} if said else {})}
         conversation = (await self._ask(self._post("/conversations", body), Named)).id
-        for start in range(_ITEMS, len(items), _ITEMS):
-            await self._send(
-                self._post(f"/conversations/{conversation}/items", {"items": items[start : start + _ITEMS]})
-            )
+        for start in range(_ITEMS, len(said), _ITEMS):
+            more = {"items": said[start : start + _ITEMS]}
+            await self._send(self._post(f"{_conversation(conversation)}/items", more))
         return conversation
 
     def slot(self) -> AbstractAsyncContextManager[None]:
         """Return the bound that all requests share."""
         return self._bound
 
-    async def create(self, step: Step) -> str:
+    async def create(self, step: Step) -> Created:
         """Create the step's response once; background and store are always explicit."""
-        return (await self._ask(self._post("/responses", _body(step)), Named, creating=True)).id
+        response = await self._send(self._post("/responses", _body(step)), creating=True)
+        return Created(_read(response, Named, creating=True).id, response.headers.get("x-request-id"))
+
+    async def adopt(self, step: Step, after: str) -> Ended | None:
+        """Find the step's result among the items that responses add to a conversation when they have ended.
+
+        There is no list of responses and no idempotent create (openai 3.54), so this is the one trace of a lost answer.
+        """
+        found = items.answer_to(_input(step), await self._items(step.conversation, after))
+        ended = None if found is None else _meaning(found, Usage())
+        return None if isinstance(ended, Pending) else ended
+
+    async def tail(self, conversation: str) -> Tail:
+        """Read the newest hundred items; what is open further back would have kept the conversation from going on."""
+        newest = await self._ask(self._get(f"{_conversation(conversation)}/items?order=desc&limit=100"), ItemsBody)
+        return items.tail(newest.data)
+
+    async def _items(self, conversation: str, after: str) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            since = f"&after={quote(after, safe='')}" if after else ""
+            path = f"{_conversation(conversation)}/items?order=asc&limit=100{since}"
+            page = await self._ask(self._get(path), ItemsBody)
+            found += page.data
+            if not page.has_more or not page.last_id or page.last_id == after:
+                return found
+            after = page.last_id
 
     async def look(self, provider_id: str) -> Look:
         """Retrieve the response and say what it means."""
-        path = _path(provider_id)
-        return self._meaning(await self._ask(lambda: self._client.get(path, cast_to=httpx2.Response), ResponseBody))
+        response = await self._ask(self._get(_path(provider_id)), ResponseBody)
+        return _meaning(response, self._usage(response))
 
     async def cancel(self, provider_id: str) -> None:
         """Cancel the response; one that has ended already is left as it is."""
@@ -96,9 +122,23 @@ class ResponsesBackend:
             if error.transient:
                 raise
 
+    async def delete_conversation(self, conversation: str) -> None:
+        """Delete the conversation with its items; one that the provider does not know is as good as deleted."""
+
+        async def delete() -> httpx2.Response:
+            try:
+                return await self._client.delete(_conversation(conversation), cast_to=httpx2.Response)
+            except openai.NotFoundError as error:
+                return error.response
+
+        await self._send(delete)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    def _get(self, path: str) -> Request:
+        return lambda: self._client.get(path, cast_to=httpx2.Response)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Request:
         try:
@@ -108,12 +148,8 @@ class ResponsesBackend:
         headers = {"Content-Type": "application/json"}
         return lambda: self._client.post(path, content=content, cast_to=httpx2.Response, options={"headers": headers})
 
-    async def _ask(self, request: Request, kind: type[Body], *, creating: bool = False) -> Body:
-        response = await self._send(request, creating=creating)
-        try:
-            return read(response.content, kind)
-        except ValueError as error:
-            raise unreadable(str(error), creating=creating) from None
+    async def _ask(self, request: Request, kind: type[Body]) -> Body:
+        return _read(await self._send(request), kind)
 
     async def _send(self, request: Request, *, creating: bool = False) -> httpx2.Response:
         # The caller of create holds a slot already: it commits its intent inside, directly before the request.
@@ -125,22 +161,6 @@ class ResponsesBackend:
                 # Without the cause: its text may repeat the key that the server was given.
                 raise explain(error, creating=creating) from None
 
-    def _meaning(self, response: ResponseBody) -> Look:
-        status = response.status
-        if status in _GOING_ON:
-            return Pending()
-        usage = self._usage(response)
-        last_item = response.output[-1].id if response.output else None
-        if status in {"completed", "incomplete"}:
-            if response.calls and status == "completed":
-                return NeedsTools(_asked(response), usage, last_item)
-            return Done(response.text, usage, last_item, _stopped_by(response))
-        if response.error is None:
-            told = f"the provider reports the response as {status[:80]}"
-            return Failed(f"{status[:80]}_at_provider", told, usage, transient=False)
-        code = response.error.code[:100]
-        return Failed(code, response.error.message[:2000], usage, transient=code in TRANSIENT_CODES)
-
     def _usage(self, response: ResponseBody) -> Usage:
         if response.usage is None:
             return Usage()
@@ -148,8 +168,35 @@ class ResponsesBackend:
         return Usage(*counted, self._prices.cost(response.model or "", *counted))
 
 
+def _read(response: httpx2.Response, kind: type[Body], *, creating: bool = False) -> Body:
+    try:
+        return read(response.content, kind)
+    except ValueError as error:
+        raise unreadable(str(error), creating=creating) from None
+
+
+def _meaning(response: ResponseBody, usage: Usage) -> Look:
+    status = response.status
+    if status in _GOING_ON:
+        return Pending(queued=status == "queued")
+    last_item = response.output[-1].id if response.output else None
+    if status in {"completed", "incomplete"}:
+        if response.calls and status == "completed":
+            return NeedsTools(_asked(response), usage, last_item)
+        return Done(response.text, usage, last_item, _stopped_by(response), response.completed_at)
+    if response.error is None:
+        told = f"the provider reports the response as {status[:80]}"
+        return Failed(f"{status[:80]}_at_provider", told, usage, transient=False)
+    code = response.error.code[:100]
+    return Failed(code, response.error.message[:2000], usage, transient=code in TRANSIENT_CODES)
+
+
 def _path(provider_id: str) -> str:
     return f"/responses/{quote(provider_id, safe='')}"
+
+
+def _conversation(conversation: str) -> str:
+    return f"/conversations/{quote(conversation, safe='')}"
 
 
 def _body(step: Step) -> dict[str, Any]:
@@ -161,15 +208,19 @@ def _body(step: Step) -> dict[str, Any]:
         body["text"] = {"format": config["response_format"]}
     if step.tools:
         body["tools"] = [_function(tool) for tool in step.tools]
-    answers = [{"type": "function_call_output", "call_id": a.call_id, "output": a.output} for a in step.answers]
     return {
         **body,
-        "input": [*answers, *_message(step.input)],
+        "input": _input(step),
         "conversation": step.conversation,
         "background": True,
         "store": True,
         "metadata": {"run_id": step.run_id, "attempt": str(step.attempt), "step": str(step.number)},
     }
+
+
+def _input(step: Step) -> list[Mapping[str, Any]]:
+    answers = [{"type": "function_call_output", "call_id": a.call_id, "output": a.output} for a in step.answers]
+    return [*answers, *_message(step.input)]
 
 
 def _message(parts: Any, role: str = "user") -> list[Mapping[str, Any]]:

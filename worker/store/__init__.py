@@ -5,9 +5,12 @@
     claiming    a worker takes due runs                leases      a worker's life, and what its death leaves
     held        a run in its owner's hands             progress    intent, provider id, steps
     ledger      tool calls                             settling    a run ends, is retried, is let go
-    journal     the events of a run                    telling     ends that somebody outside waits for
+    journal     the events of a run                    outbox      what is told outside, kept until it was sent
     batches     documents and their runs               reading     what people and programs see
-    asking      what outsiders may write: cancel, reopen
+    asking      what outsiders may write: cancel, reopen      deciding    questions to people, and their answers
+    overview    what stands where                      pausing     what is not begun until it is resumed
+    auditing    what must hold                         repairing   mends what does not
+    cleaning    what is old                            choosing    many runs to change
 
 Each write is a function of an open connection, so that a caller's own transaction can hold it.
 """

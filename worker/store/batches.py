@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, exists, func, insert, select, update
 
+from worker.dbtime import from_now
 from worker.errors import UsageError
 from worker.lifecycle import ACTIVE, Status
-from worker.models import Batch, Document, Run
+from worker.models import UNENDED, Batch, Document, Run
+from worker.store import outbox
+
+_AWAITED = (Batch.on_end.is_not(None), Batch.sealed_at.is_not(None), Batch.ended_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,11 @@ class Progress:
         return self.statuses.get(Status.COMPLETED.value, 0)
 
 
-def create(connection: Connection, assistant: str, prompt: str) -> str:
+def create(connection: Connection, assistant: str, prompt: str, on_end: Mapping[str, Any] | None = None) -> str:
     """Insert a batch and return its id."""
     batch_id = f"batch_{uuid.uuid4().hex}"
-    connection.execute(insert(Batch), [{"id": batch_id, "assistant": assistant, "prompt": prompt}])
+    row = {"id": batch_id, "assistant": assistant, "prompt": prompt, "on_end": dict(on_end) if on_end else None}
+    connection.execute(insert(Batch), [row])
     return batch_id
 
 
@@ -70,6 +75,38 @@ def add(connection: Connection, batch_id: str, rows: Sequence[DocumentRow]) -> N
         for r in rows
     ]
     connection.execute(insert(Document), values)
+
+
+def seal(connection: Connection, batch_id: str) -> None:
+    """Keep that all documents of a batch are in: only then it can end."""
+    connection.execute(update(Batch).where(Batch.id == batch_id).values(sealed_at=from_now()))
+
+
+def ending(connection: Connection) -> list[str]:
+    """Return the batches of which no run is left and whose end is still to be told: one step into an index for each."""
+    goes_on = exists().where(Run.batch_id == Batch.id, UNENDED)
+    return list(connection.execute(select(Batch.id).where(*_AWAITED, ~goes_on)).scalars())
+
+
+def end(connection: Connection, batch_id: str) -> bool:
+    """Enter the hook of a batch of which no run is left; false where one goes on or the end is told already."""
+    row = connection.execute(select(Batch).where(Batch.id == batch_id, *_AWAITED).with_for_update()).one_or_none()
+    if row is None:
+        return False
+    found = _progress(connection, row)
+    if ACTIVE & found.statuses.keys():
+        return False
+    connection.execute(update(Batch).where(Batch.id == batch_id).values(ended_at=from_now()))
+    unreadable = {"unreadable": found.unreadable} if found.unreadable else {}
+    told = {"id": batch_id, "statuses": {**found.statuses, **unreadable}, "documents": found.documents}
+    outbox.put(connection, outbox.BATCH, batch_id, outbox.letter(row.on_end, told))
+    return True
+
+
+def reopened(connection: Connection, batch_id: str) -> None:
+    """Let a batch of which a run goes on end once more; its hook is told of that end too."""
+    # Also where it has not ended: whoever is about to end it holds this row, and looks for runs that go on after it.
+    connection.execute(update(Batch).where(Batch.id == batch_id).values(ended_at=None))
 
 
 def documents(connection: Connection, batch_id: str) -> list[DocumentRow]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, insert, literal, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, insert, literal, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import CLAIMABLE, Assistant, Attempt, EventRow, Run, Thread
-from worker.store import leases
+from worker.store import leases, pausing
 
 PRIORITIES = range(9, -1, -1)
 # SQLite takes 500 terms in a UNION: ten priorities each.
@@ -33,13 +33,19 @@ class Claim:
     input: list[Any]
     metadata: dict[str, Any]
     store_result: bool
+    on_end: bool
+    batch_id: str | None
     assistant: str
     config: dict[str, Any]
     conversation: str | None
     last_item: str | None
     provider_id: str | None
     intent_step: int | None
+    intent_after: str | None
+    step_age: float
+    """Seconds since the step in hand was begun at the provider; 0.0 where it was not."""
     created: int
+    """Steps of this attempt that the provider has taken on."""
     timeout: float
     seconds_left: float
     cancelling: bool
@@ -47,7 +53,8 @@ class Claim:
 
 def claim(connection: Connection, worker: str, queues: Sequence[str], limit: int) -> list[Claim]:
     """Take up to `limit` due runs of these queues; raises LostClaim when the worker's own lease has run out."""
-    levels = _due_levels(connection, queues)
+    allowed = pausing.unpaused(connection)
+    levels = _due_levels(connection, queues, allowed)
     if not levels:
         return []
     leases.hold(connection, worker)
@@ -56,33 +63,37 @@ def claim(connection: Connection, worker: str, queues: Sequence[str], limit: int
         room = limit - len(taken)
         if room <= 0:
             break
-        taken += connection.execute(_take(worker, queue, priority, room)).scalars()
+        taken += connection.execute(_take(worker, queue, priority, room, allowed)).scalars()
     claims = _load(connection, taken)
     _open_attempts(connection, claims)
     return claims
 
 
-def _due_levels(connection: Connection, queues: Sequence[str]) -> list[tuple[str, int]]:
+def _due_levels(connection: Connection, queues: Sequence[str], allowed: ColumnElement[bool]) -> list[tuple[str, int]]:
     """Return the (queue, priority) pairs that have a due run, most urgent first, then the one that waits longest."""
     levels: list[Any] = []
     for start in range(0, len(queues), _PROBED_QUEUES):
         part = queues[start : start + _PROBED_QUEUES]
-        probes = [_probe(queue, priority) for queue in part for priority in PRIORITIES]
+        probes = [_probe(queue, priority, allowed) for queue in part for priority in PRIORITIES]
         levels += [row for row in connection.execute(union_all(*probes)) if row.oldest is not None]
     return [(row.queue, row.priority) for row in sorted(levels, key=lambda row: (-row.priority, row.oldest))]
 
 
-def _probe(queue: str, priority: int) -> Any:
+def _probe(queue: str, priority: int, allowed: ColumnElement[bool]) -> Any:
     """Look up the oldest due run of one pair: one step into the index, however long the backlog."""
-    due = select(Run.due_at).where(CLAIMABLE, Run.queue == queue, Run.priority == priority, Run.due_at <= from_now())
+    due = select(Run.due_at).where(*_due(queue, priority), allowed)
     oldest = due.order_by(Run.due_at).limit(1).scalar_subquery()
     return select(literal(queue).label("queue"), literal(priority).label("priority"), oldest.label("oldest"))
 
 
-def _take(worker: str, queue: str, priority: int, limit: int) -> Any:
+def _due(queue: str, priority: int) -> tuple[Any, ...]:
+    return CLAIMABLE, Run.queue == queue, Run.priority == priority, Run.due_at <= from_now()
+
+
+def _take(worker: str, queue: str, priority: int, limit: int, allowed: ColumnElement[bool]) -> Any:
     due = (
         select(Run.id)
-        .where(CLAIMABLE, Run.queue == queue, Run.priority == priority, Run.due_at <= from_now())
+        .where(*_due(queue, priority), allowed)
         .order_by(Run.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -100,7 +111,8 @@ def _take(worker: str, queue: str, priority: int, limit: int) -> Any:
             status=case((begins, after(Status.QUEUED, Event.CLAIM).value), else_=Run.status),
             attempt=Run.attempt + case((begins, 1), else_=0),
             started_at=func.coalesce(Run.started_at, from_now()),
-            deadline_at=func.coalesce(Run.deadline_at, from_now(Run.timeout)),
+            deadline_at=func.coalesce(Run.deadline_at, from_now(func.coalesce(Run.seconds_left, Run.timeout))),
+            seconds_left=None,
         )
         .returning(Run.id)
     )
@@ -124,7 +136,10 @@ def _loading(ids: Sequence[str]) -> Select[Any]:
             Thread.last_item,
             Attempt.provider_id,
             Attempt.intent_step,
+            Attempt.intent_at,
+            Attempt.intent_after,
             Attempt.provider_ids,
+            Attempt.adopted,
             from_now().label("now"),
         )
         .join(Assistant, Assistant.id == Run.assistant_id)
@@ -148,13 +163,17 @@ def _claim_of(row: Any) -> Claim:
         input=row.input,
         metadata=row.metadata,
         store_result=row.store_result,
+        on_end=bool(row.on_end),
+        batch_id=row.batch_id,
         assistant=row.assistant,
         config=row.config,
         conversation=row.conversation,
         last_item=row.last_item,
         provider_id=row.provider_id,
         intent_step=row.intent_step,
-        created=len(row.provider_ids or ()),
+        intent_after=row.intent_after,
+        step_age=(now - row.intent_at).total_seconds() if row.intent_at else 0.0,
+        created=len(row.provider_ids or ()) + (row.adopted or 0),
         timeout=row.timeout,
         seconds_left=(row.deadline_at - now).total_seconds(),
         cancelling=row.cancel_requested_at is not None,
@@ -180,10 +199,10 @@ def _open_attempts(connection: Connection, claims: Sequence[Claim]) -> None:
 
 def still_due(connection: Connection, queues: Sequence[str]) -> bool:
     """Tell whether due runs remain in these queues."""
-    return bool(_due_levels(connection, queues))
+    return bool(_due_levels(connection, queues, pausing.unpaused(connection)))
 
 
 def due_queues(connection: Connection) -> list[str]:
-    """Return every queue that has a due run."""
-    due = select(Run.queue).where(CLAIMABLE, Run.due_at <= from_now()).distinct()
+    """Return every queue that has a due run which may begin or go on."""
+    due = select(Run.queue).where(CLAIMABLE, Run.due_at <= from_now(), pausing.unpaused(connection)).distinct()
     return sorted(connection.execute(due).scalars())

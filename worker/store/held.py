@@ -45,6 +45,12 @@ def change_attempt(connection: Connection, claim: Claim, **values: Any) -> None:
     connection.execute(_ATTEMPT.values(**values), {"run": claim.run_id, "attempt_number": claim.attempt})
 
 
+def adopt(connection: Connection, claim: Claim, step: int) -> None:
+    """Keep that the result of a step was found in the conversation; call only after hold()."""
+    change_attempt(connection, claim, intent_step=None, adopted=Attempt.adopted + 1)
+    note(connection, claim, "adopted", step=step)
+
+
 def note(connection: Connection, claim: Claim, name: str, **data: Any) -> None:
     """Append an event of the run."""
     record(connection, claim.run_id, name, attempt=claim.attempt, worker=claim.worker, **data)

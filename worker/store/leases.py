@@ -6,15 +6,26 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from worker.dbtime import from_now
 from worker.errors import LostClaim
-from worker.models import OWNED, Run, Worker
+from worker.models import OWNED, EventRow, Run, Worker
 
 
 def register(
-    connection: Connection, worker: str, *, node: str, pid: int, queues: Sequence[str], room: int, lease: float
+    connection: Connection,
+    worker: str,
+    *,
+    node: str,
+    pid: int,
+    queues: Sequence[str],
+    room: int,
+    lease: float,
+    http: str | None = None,
 ) -> None:
-    """Enter this boot of a worker, alive for `lease` seconds of the database's clock. Twice is as good as once."""
+    """Enter this boot of a worker, alive for `lease` seconds of the database's clock. Twice is as good as once.
+
+    `http` is where it answers /healthz and /metrics.
+    """
     connection.execute(delete(Worker).where(Worker.id == worker))
-    row = {"id": worker, "node": node, "pid": pid, "queues": list(queues), "max_in_flight": room}
+    row = {"id": worker, "node": node, "pid": pid, "queues": list(queues), "max_in_flight": room, "http": http}
     connection.execute(insert(Worker).values(**row, lease_until=from_now(lease)))
 
 
@@ -65,6 +76,18 @@ def cancels(connection: Connection, worker: str) -> list[str]:
 def owned(connection: Connection, worker: str) -> set[str]:
     """Return the ids of the runs that this worker holds."""
     return set(connection.execute(select(Run.id).where(OWNED, Run.owner == worker)).scalars())
+
+
+def hand_over(connection: Connection, worker: str, run_ids: Collection[str]) -> None:
+    """Let runs of this worker go as they are, many at once: any worker goes on with the same provider runs."""
+    held = update(Run).where(OWNED, Run.owner == worker, Run.id.in_(run_ids))
+    gone = connection.execute(held.values(owner=None, due_at=from_now()).returning(Run.id, Run.attempt))
+    events = [
+        {"run_id": run_id, "name": "handed_over", "attempt": attempt, "worker": worker, "data": {}}
+        for run_id, attempt in gone
+    ]
+    if events:
+        connection.execute(insert(EventRow), events)
 
 
 def release(connection: Connection, worker: str, run_ids: Collection[str]) -> int:

@@ -1,10 +1,10 @@
 """The ledger of tool calls: a finished call never runs again, and an open one is answered before anything else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, false, insert, select, update
+from sqlalchemy import Connection, case, exists, false, func, insert, select, update
 
 from worker.dbtime import from_now
 from worker.models import Run, ToolCall
@@ -15,7 +15,10 @@ from worker.store.held import hold, note
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A call of the thread that the provider has no output for yet; status is asked, running, completed or failed."""
+    """A call of the thread that the provider has no output for yet; status is asked, running, completed or failed.
+
+    A question is asked of a person (approval, in_doubt); it is overdue when nobody answered in time.
+    """
 
     run_id: str
     call_id: str
@@ -24,9 +27,12 @@ class OpenCall:
     status: str
     output: str | None
     starts: int
+    question: str | None = None
+    decision: str | None = None
+    overdue: bool = False
 
 
-def enter(connection: Connection, claim: Claim, step: int, calls: Iterable[Asked]) -> None:
+def enter(connection: Connection, claim: Claim, step: int, calls: Iterable[Asked], effects: Mapping[str, str]) -> None:
     """Enter the calls that the response of a step asked for; what was open before it has been answered by it."""
     close(connection, claim.thread_id)
     rows = [
@@ -38,6 +44,7 @@ def enter(connection: Connection, claim: Claim, step: int, calls: Iterable[Asked
             "attempt": claim.attempt,
             "name": call.name,
             "arguments": call.arguments,
+            "effect": effects.get(call.name, "once"),
             "status": "asked",
             "starts": 0,
             "closed": False,
@@ -57,10 +64,18 @@ def close(connection: Connection, thread_id: str) -> None:
 def still_open(connection: Connection, thread_id: str) -> list[OpenCall]:
     """Return the thread's open calls in order: this run's, and what an ended run left behind in the conversation."""
     named = (ToolCall.run_id, ToolCall.call_id, ToolCall.name, ToolCall.arguments)
-    columns: tuple[Any, ...] = (*named, ToolCall.status, ToolCall.output, ToolCall.starts)
+    overdue = func.coalesce(ToolCall.decide_by <= from_now(), false())
+    question = (ToolCall.question, ToolCall.decision, overdue)
+    columns: tuple[Any, ...] = (*named, ToolCall.status, ToolCall.output, ToolCall.starts, *question)
     of_thread = select(*columns).join(Run, Run.id == ToolCall.run_id).where(Run.thread_id == thread_id)
     rows = of_thread.where(ToolCall.closed == false()).order_by(Run.seq, ToolCall.step, ToolCall.position)
     return [OpenCall(*row) for row in connection.execute(rows)]
+
+
+def began_once(connection: Connection, run_id: str) -> bool:
+    """Tell whether a call of the run began that must never run twice: the run cannot start over."""
+    begun = exists().where(ToolCall.run_id == run_id, ToolCall.effect == "once", ToolCall.starts > 0)
+    return bool(connection.execute(select(begun)).scalar_one())
 
 
 def start(connection: Connection, claim: Claim, call_ids: Sequence[str]) -> None:
@@ -85,7 +100,10 @@ def write_off(connection: Connection, claim: Claim, call: OpenCall, output: str,
     hold(connection, claim)
     row = update(ToolCall).where(ToolCall.run_id == call.run_id, ToolCall.call_id == call.call_id)
     unfinished = row.where(ToolCall.finished_at.is_(None))
-    connection.execute(unfinished.values(status="failed", output=output, error=error, finished_at=from_now()))
+    unanswered = ToolCall.question.is_not(None) & ToolCall.decision.is_(None)
+    decision = case((unanswered, "expired"), else_=ToolCall.decision)
+    ended = {"status": "failed", "output": output, "error": error, "finished_at": from_now(), "decision": decision}
+    connection.execute(unfinished.values(**ended))
     note(connection, claim, "tool_written_off", call_id=call.call_id, error=error)
 
 

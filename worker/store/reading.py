@@ -38,6 +38,8 @@ class RunView:
     cancel_requested_at: datetime | None
     metadata: dict[str, Any]
     provider_ids: list[str]
+    unknown_steps: int
+    """Steps whose usage nobody knows: their result was found in the conversation, their id never learnt."""
 
     @property
     def ended(self) -> bool:
@@ -47,13 +49,15 @@ class RunView:
     @property
     def seconds(self) -> float | None:
         """Return the seconds from start to end, None before."""
-        if self.started_at is None or self.finished_at is None:
-            return None
-        return (self.finished_at - self.started_at).total_seconds()
+        return _between(self.started_at, self.finished_at)
 
     def as_json(self) -> dict[str, Any]:
         """Return what json.dumps takes."""
         return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(self).items()}
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else (end - start).total_seconds()
 
 
 def run(connection: Connection, run_id: str) -> RunView:
@@ -108,15 +112,19 @@ def _views(connection: Connection, statement: Select[Any]) -> list[RunView]:
     asked = select(ToolCall).where(ToolCall.run_id.in_(ids)).order_by(ToolCall.step, ToolCall.position)
     for call in connection.execute(asked):
         told = {"name": call.name, "arguments": call.arguments, "output": call.output, "status": call.status}
-        calls[call.run_id].append({**told, "error": call.error, "call_id": call.call_id})
+        told |= {"error": call.error, "call_id": call.call_id, "seconds": _between(call.started_at, call.finished_at)}
+        calls[call.run_id].append(told)
     chains: dict[str, list[str]] = {run_id: [] for run_id in ids}
-    tried = select(Attempt.run_id, Attempt.provider_ids).where(Attempt.run_id.in_(ids)).order_by(Attempt.number)
-    for run_id, provider_ids in connection.execute(tried):
+    adopted = dict.fromkeys(ids, 0)
+    columns = (Attempt.run_id, Attempt.provider_ids, Attempt.adopted)
+    tried = select(*columns).where(Attempt.run_id.in_(ids)).order_by(Attempt.number)
+    for run_id, provider_ids, count in connection.execute(tried):
         chains[run_id] += provider_ids
-    return [_view(row, calls[row.id], chains[row.id]) for row in rows]
+        adopted[run_id] += count
+    return [_view(row, calls[row.id], chains[row.id], adopted[row.id]) for row in rows]
 
 
-def _view(row: Any, calls: list[dict[str, Any]], provider_ids: list[str]) -> RunView:
+def _view(row: Any, calls: list[dict[str, Any]], provider_ids: list[str], unknown_steps: int) -> RunView:
     return RunView(
         id=row.id,
         thread_id=row.thread_id,
@@ -139,6 +147,7 @@ def _view(row: Any, calls: list[dict[str, Any]], provider_ids: list[str]) -> Run
         cancel_requested_at=row.cancel_requested_at,
         metadata=row.metadata,
         provider_ids=provider_ids,
+        unknown_steps=unknown_steps,
     )
 
 
@@ -153,6 +162,12 @@ def events(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """Return what happened to a run, in order."""
     columns = (EventRow.at, EventRow.name, EventRow.attempt, EventRow.worker, EventRow.data)
     rows = connection.execute(select(*columns).where(EventRow.run_id == run_id).order_by(EventRow.id))
+    return [dict(row._mapping) for row in rows]  # noqa: SLF001 - as above
+
+
+def attempts(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """Return the attempts at a run, in order, as their rows stand."""
+    rows = connection.execute(select(Attempt).where(Attempt.run_id == run_id).order_by(Attempt.number))
     return [dict(row._mapping) for row in rows]  # noqa: SLF001 - as above
 
 

@@ -6,11 +6,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
 
 from worker.errors import SchemaError
 from worker.store.database import Database
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
+# Any number will do that nobody else takes on the same PostgreSQL database: "Runwright" in ASCII, the first 8 letters.
+_LOCK = text(f"SELECT pg_advisory_xact_lock({int.from_bytes(b'Runwrigh')})")
 
 
 def _config() -> Config:
@@ -30,17 +33,26 @@ def head() -> str:
 def current(database: Database) -> str | None:
     """Return the revision the database is at, None where it has none of our tables."""
     with database.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return _revision(connection)
 
 
-def migrate(database: Database) -> tuple[str | None, str]:
-    """Apply what is missing in one transaction; returns the revisions before and after."""
-    before = current(database)
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def migrate(database: Database, to: str = "head") -> tuple[str | None, str]:
+    """Apply what is missing in one transaction; returns the revisions before and after.
+
+    Of two at once the second waits for the first, and then finds nothing to do.
+    """
     with database.write() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite's write lock is held from the beginning
+            connection.execute(_LOCK)
+        before = _revision(connection)
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return before, head()
+        command.upgrade(config, to)
+        return before, _revision(connection) or head()
 
 
 def check(database: Database) -> None:

@@ -1,15 +1,16 @@
 """A run ends, is tried again, or is let go: one transaction each, shown owner and fence, the turn kept or passed on."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
 from worker import locks
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import Attempt, Message, Run, Thread
+from worker.models import UNDECIDED, Attempt, Conversation, Message, Run, Thread, ToolCall
 from worker.response import Asked, Usage
-from worker.store import held, ledger
+from worker.store import held, ledger, outbox
 from worker.store.claiming import Claim
 from worker.store.held import change, change_attempt, hold, note
 
@@ -28,8 +29,12 @@ class End:
     left_open: tuple[Asked, ...] = ()
     """Calls which that response asked for and which will not run any more."""
     last_item: str | None = None
+    tail_unknown: bool = False
+    """Its last response failed or was stopped: nobody can tell what it added to the conversation."""
     abandon: bool = False
     """Its last response may still go on, or nobody knows: the thread goes on in a fresh conversation."""
+    adopted: bool = False
+    """Its last response was found in the conversation, its id never learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +64,18 @@ def settle(connection: Connection, claim: Claim, end: End) -> Settled:
         error_code=end.error_code,
         error_message=end.error_message,
     )
+    if end.adopted:
+        held.adopt(connection, claim, row.step)
     if end.left_open:
-        ledger.enter(connection, claim, row.step, end.left_open)
+        ledger.enter(connection, claim, row.step, end.left_open, {})
     elif end.answered:
         ledger.close(connection, claim.thread_id)
     _end_attempt(connection, claim, end)
     _write_messages(connection, claim, end)
-    if end.abandon:
-        ledger.close(connection, claim.thread_id)
-        connection.execute(update(Thread).where(Thread.id == claim.thread_id).values(provider_id=None, last_item=None))
+    _leave_conversation(connection, claim, end)
     note(connection, claim, status.value, code=end.error_code)
+    if claim.store_result or claim.on_end:
+        outbox.run_ended(connection, claim.run_id)
     return Settled(status, locks.pass_on(connection, claim.thread_id))
 
 
@@ -79,20 +86,33 @@ def retry(connection: Connection, claim: Claim, delay: float, end: End) -> None:
     due_at = case((Run.cancel_requested_at.is_not(None), from_now()), else_=from_now(delay))
     change(connection, claim, status=status.value, owner=None, due_at=due_at)
     _end_attempt(connection, claim, end)
+    _leave_conversation(connection, claim, end)
     note(connection, claim, "retried", code=end.error_code, delay=round(delay, 3))
+
+
+def park(connection: Connection, claim: Claim, seconds_left: float) -> None:
+    """Let a run go until a person has answered its questions, or until they expire; raises LostClaim.
+
+    The turn is kept and the run's own time stands still. Answers that came since the questions were asked make it due.
+    """
+    status = held.status(connection, claim)
+    if status is Status.IN_PROGRESS:  # a later attempt goes on from calls that an earlier one has asked for
+        change(connection, claim, status=after(status, Event.NEED_TOOLS).value)
+    open_until = select(func.min(ToolCall.decide_by)).where(ToolCall.run_id == claim.run_id, UNDECIDED)
+    due_at = case(
+        (Run.cancel_requested_at.is_not(None), from_now()),
+        else_=func.coalesce(open_until.scalar_subquery(), from_now()),
+    )
+    change(connection, claim, owner=None, due_at=due_at, deadline_at=None, seconds_left=seconds_left)
+    note(connection, claim, "parked")
 
 
 def start_cancelling(connection: Connection, claim: Claim) -> None:
     """Show that the cancel somebody asked for is being carried out; raises LostClaim."""
-    change(connection, claim, status=after(held.status(connection, claim), Event.ASK_CANCEL).value)
-    note(connection, claim, "cancelling")
-
-
-def let_go(connection: Connection, claim: Claim) -> None:
-    """Hand a run over as it is: any worker goes on with the same provider run; raises LostClaim."""
-    hold(connection, claim)
-    change(connection, claim, owner=None, due_at=from_now())
-    note(connection, claim, "handed_over")
+    status = held.status(connection, claim)
+    if status is not Status.CANCELLING:
+        change(connection, claim, status=after(status, Event.ASK_CANCEL).value)
+        note(connection, claim, "cancelling")
 
 
 def crashed(connection: Connection, claim: Claim, delay: float, most: int) -> bool:
@@ -110,6 +130,25 @@ def crashed(connection: Connection, claim: Claim, delay: float, most: int) -> bo
     return True
 
 
+def _leave_conversation(connection: Connection, claim: Claim, end: End) -> None:
+    """Leave the conversation for a fresh one where it may be busy for ever; else keep what is known of its end.
+
+    What a response that did not end well has added to it is the provider's secret: the next create looks first.
+    """
+    values: dict[str, Any] = {}
+    if end.abandon:
+        ledger.close(connection, claim.thread_id)
+        left = update(Conversation).where(Conversation.thread_id == claim.thread_id, Conversation.left_at.is_(None))
+        connection.execute(left.values(left_at=from_now()))
+        values = {"provider_id": None, "last_item": None}
+    elif end.answered:
+        values = {"last_item": end.last_item}
+    elif end.tail_unknown:
+        values = {"last_item": None}
+    if values:
+        connection.execute(update(Thread).where(Thread.id == claim.thread_id).values(**values))
+
+
 def _end_attempt(connection: Connection, claim: Claim, end: End) -> None:
     held.add_usage(connection, claim, end.usage)
     ended = {"ended_at": from_now(), "provider_id": None, "intent_step": None}
@@ -122,5 +161,3 @@ def _write_messages(connection: Connection, claim: Claim, end: End) -> None:
         content = [{"type": "text", "text": end.output_text}]
         rows.append({"thread_id": claim.thread_id, "run_id": claim.run_id, "role": "assistant", "content": content})
     connection.execute(insert(Message), rows)
-    if end.last_item:
-        connection.execute(update(Thread).where(Thread.id == claim.thread_id).values(last_item=end.last_item))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from worker import locks
 from worker.dbtime import from_now
-from worker.errors import KeyReused
+from worker.errors import KeyReused, ThreadBusy
 from worker.lifecycle import Status
 from worker.models import EventRow, Run, Thread
 
@@ -42,6 +42,8 @@ class NewRun:
     available_at: datetime | None = None
     batch_id: str | None = None
     store_result: bool = False
+    on_end: Mapping[str, Any] | None = None
+    on_busy: str = "enqueue"
 
     @property
     def digest(self) -> str:
@@ -62,10 +64,10 @@ class Accepted:
 
 
 def submit(connection: Connection, runs: Sequence[NewRun]) -> list[Accepted]:
-    """Insert the runs and return one Accepted for each, in their order; raises KeyReused."""
+    """Insert the runs and return one Accepted for each, in their order; raises KeyReused and ThreadBusy."""
     try:
         return _submit(connection, runs)
-    except IntegrityError:
+    except (IntegrityError, ThreadBusy):
         # Another producer committed the same key or id between our look and our insert: now it can be seen.
         return _submit(connection, runs)
 
@@ -133,6 +135,7 @@ def _add(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Accepted]:
         _ensure_thread(connection, thread_id)
         first = locks.take_numbers(connection, thread_id, len(line))
         free = locks.is_free(connection, thread_id)
+        _refuse_busy(connection, line, thread_id, free=free)
         for place, run in enumerate(line):
             rows.append(_row(run, thread_id, first + place, turn=free and place == 0, now=now))
     if rows:
@@ -144,6 +147,14 @@ def _add(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Accepted]:
         _name(run): Accepted(run.id, names[run.id]["thread_id"], Status.QUEUED.value, run.queue, new=True)
         for run in runs
     }
+
+
+def _refuse_busy(connection: Connection, line: Sequence[NewRun], thread_id: str, *, free: bool) -> None:
+    """Raise ThreadBusy for a run that does not want to wait: the thread is busy, or one of the same call goes first."""
+    if any(run.on_busy == "reject" and (place or not free) for place, run in enumerate(line)):
+        turn = select(Run.id).where(Run.thread_id == thread_id, Run.turn)
+        first = line[0].id if free else connection.execute(turn).scalar_one()
+        raise ThreadBusy(f"thread {thread_id!r} is busy: run {first} has not ended")
 
 
 def _ensure_thread(connection: Connection, thread_id: str) -> None:
@@ -167,6 +178,7 @@ def _row(run: NewRun, thread_id: str, seq: int, *, turn: bool, now: datetime) ->
         "input_hash": run.digest,
         "metadata": dict(run.metadata),
         "store_result": run.store_result,
+        "on_end": dict(run.on_end) if run.on_end else None,
         "turn": turn,
         "due_at": available if turn else None,
         "available_at": available,

@@ -1,0 +1,108 @@
+"""Looking after a house that runs: doctor and cleanup."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from tasks.cli import errands
+from tasks.cli.bar import bar
+from tasks.cli.output import ERR, JsonOption, emit, note, say
+from worker import doctor as doctoring
+from worker import maintenance
+from worker.doctor import Verdict
+from worker.producer import producer
+from worker.settings import Settings
+from worker.store import cleaning
+from worker.store.database import Database
+
+app = typer.Typer()
+
+_SHOWN = 20
+_NO_KEY = "OPENAI_API_KEY: not set, so the provider was not asked"
+_MARKS = {"wrong": "WRONG", "warn": "warn", "info": "info"}
+
+
+@app.command()
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended, also while workers run.")] = False,
+    provider: Annotated[
+        bool, typer.Option("--provider/--no-provider", help="Ask the provider about runs that have ended.")
+    ] = True,
+    hours: Annotated[
+        float, typer.Option(min=0, help="The provider is asked about runs that ended within so many hours.")
+    ] = 24,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove what must hold in the tables and at the provider; exit code 1 when something is wrong."""
+    settings = Settings.from_env()
+    database = Database(settings.database_url)
+    with ERR.status("tables") as status:
+        verdicts = doctoring.examine(database, settings, fix=fix, tell=status.update)
+    if provider and len(verdicts) > 1:  # no more is asked of the tables of another version
+        verdicts.append(_at_the_provider(database, settings, hours, fix=fix))
+    database.close()
+    wrong = any(one.wrong for one in verdicts)
+    if as_json:
+        emit({"ok": not wrong, "checks": [asdict(one) for one in verdicts]})
+    else:
+        for one in verdicts:
+            _tell(one, fix=fix)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _at_the_provider(database: Database, settings: Settings, hours: float, *, fix: bool) -> Verdict:
+    runs = doctoring.responses_of_ended_runs(database, hours) if settings.openai_api_key else {}
+    with bar("provider", len(runs)) as done:
+        verdict = doctoring.at_the_provider(database, runs, errands.send, fix=fix, tell=lambda: done(1))
+    if settings.openai_api_key is None:
+        verdict.skipped = _NO_KEY
+    return verdict
+
+
+def _tell(verdict: Verdict, *, fix: bool) -> None:
+    found = len(verdict.findings)
+    mark = "skip" if verdict.skipped else _MARKS[verdict.level] if found else "fixed" if verdict.mended else "ok"
+    say(f"{mark:6} {verdict.name}: {verdict.holds}")
+    for told in [verdict.skipped, *verdict.notes, f"{verdict.mended} mended" if verdict.mended else None]:
+        if told:
+            say(f"       {told}")
+    for one in verdict.findings[:_SHOWN]:
+        say(f"       {one.subject}  {one.told}".rstrip())
+    if found > _SHOWN:
+        say(f"       … {found} in all")
+    if found and verdict.cure and not fix:
+        say(f"       --fix {verdict.cure}")
+
+
+@app.command()
+def cleanup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much it would delete.")] = False,
+    days: Annotated[
+        float | None, typer.Option(min=0, help="Age in days; without it as set by RUNWRIGHT_*_DAYS.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old events here and, at the provider, conversations that no run has needed for long."""
+    door = producer()
+    settings, database = door.settings, door.database
+    events_days = settings.events_days if days is None else days
+    conversations_days = settings.conversations_days if days is None else days
+    cleaned = maintenance.Cleaned(maintenance.prune_events(database, events_days, dry_run=dry_run))
+    with database.read() as connection:
+        old = cleaning.count_conversations(connection, conversations_days)
+    if dry_run:
+        cleaned.conversations = old
+    elif settings.openai_api_key is None:
+        note(_NO_KEY)
+    else:
+        with bar("conversations", old) as done:
+            maintenance.delete_conversations(database, conversations_days, errands.send, cleaned, tell=done)
+    if as_json:
+        emit(asdict(cleaned))
+        return
+    would = "would delete" if dry_run else "deleted"
+    say(f"{would} {cleaned.events} events and {cleaned.conversations} conversations")
+    for code, count in cleaned.failed.items():
+        note(f"{count} conversations are left for the next time: {code}")

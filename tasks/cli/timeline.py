@@ -1,0 +1,84 @@
+"""What happened to a run, in words, with the ids that the provider's support asks for."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from tasks.cli.output import clean, number
+from tasks.cli.tables import STYLES, table_of
+from worker.lifecycle import TERMINAL
+from worker.store.reading import RunView
+
+Row = Mapping[str, Any]
+_ENDS = {status.value for status in TERMINAL}
+_SHORT = 8
+
+
+def timeline(view: RunView, events: Sequence[Row], attempts: Iterable[Row]) -> Table:
+    """Show the events in order, with seconds since the first; `worker` is the beginning of its id."""
+    words = _Words(view, {one["number"]: one for one in attempts})
+    table = table_of("time (UTC)", "seconds", "attempt", "worker", "what happened", right=("seconds", "attempt"))
+    for event in events:
+        style = STYLES.get(event["name"], "")
+        table.add_row(
+            f"{event['at']:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            f"+{number((event['at'] - view.created_at).total_seconds(), 3)}",
+            str(event["attempt"] or "–"),
+            clean((event["worker"] or "–")[:_SHORT]),
+            clean(words.of(event), style),
+        )
+    return table
+
+
+class _Words:
+    """Knows the run's calls and attempts, which say more than an event alone."""
+
+    def __init__(self, view: RunView, attempts: Mapping[int, Row]) -> None:
+        self._view = view
+        self._attempts = attempts
+        self._calls = {call["call_id"]: call for call in view.tool_calls}
+        self._said: dict[str, Callable[[Row, Row], str]] = {
+            "submitted": lambda _event, _data: f"submitted to queue {view.queue}",
+            "claimed": lambda event, _data: f"taken by worker {event['worker']}",
+            "created": lambda _event, data: self._created(data),
+            "requires_action": lambda _event, data: f"the model asks for {', '.join(data['tools'])}",
+            "tool_finished": lambda _event, data: f"tool {self._call(data)}",
+            "tool_written_off": lambda _event, data: f"tool {self._call(data)}, not run",
+            "unknown": lambda _event, _data: "unknown whether the provider has created the step",
+            "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",
+            "parked": lambda _event, _data: "parked until it is due again",
+            "handed_over": lambda _event, _data: "let go as it is: any worker goes on",
+            "crashed": lambda _event, data: f"let go after a bug of the worker's, for {data['delay']} s",
+            "retried": lambda event, data: f"attempt failed: {self._error(event)}; the next in {data['delay']} s",
+        }
+
+    def of(self, event: Row) -> str:
+        """Say what happened; an event without words of its own is its name and its data."""
+        name, data = event["name"], event["data"]
+        if name in self._said:
+            return self._said[name](event, data)
+        if name in _ENDS:
+            return f"{name}: {self._error(event)}" if data.get("code") else name
+        pairs = " ".join(f"{key}={value}" for key, value in data.items() if value is not None)
+        return f"{name.replace('_', ' ')} {pairs}".rstrip()
+
+    def _created(self, data: Row) -> str:
+        request = f", request {data['request_id']}" if data.get("request_id") else ""
+        return f"step {data['step']} created at the provider: {data['provider_id']}{request}"
+
+    def _call(self, data: Row) -> str:
+        call = self._calls.get(data["call_id"], {})
+        took = f" in {number(call['seconds'], 3)} s" if call.get("seconds") is not None else ""
+        came_to = data.get("error") or "completed"
+        return f"{call.get('name', 'of another run')} ({data['call_id']}): {came_to}{took}"
+
+    def _error(self, event: Row) -> str:
+        """Give the error of the event's attempt; the run's own where the attempt has gone on to another end."""
+        code = event["data"].get("code")
+        attempt = self._attempts.get(event["attempt"], {})
+        error = self._view.error or {}
+        messages = {attempt.get("error_code"): attempt.get("error_message"), error.get("code"): error.get("message")}
+        flags = [name for name in ("unknown", "adopted") if attempt.get(name)]
+        said = f"{code}: {messages.get(code) or 'no message'}"
+        return f"{said} ({', '.join(flags)})" if flags else said

@@ -1,0 +1,135 @@
+"""The process behind the nursery: it has imported everything once, and forks itself into `celery -A worker.app worker`.
+
+On stdin come JSON lines: {"start": {"argv", "env", "log"}} and {"signal": pid, "number"}; on stdout go {"pid"} for each
+start, in order, and {"ended": pid, "code"} with a signal's number as a negative code. It has no thread when it forks,
+and when its stdin ends it kills what is left. A child leaves `serve` with its order, so that it runs and ends as any
+main program does, exit handlers and threads included.
+"""
+
+import gc
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import sys
+import threading
+from typing import Any
+
+import celery.apps.worker
+import celery.backends.redis
+import celery.bin.celery
+import celery.bin.worker
+import celery.concurrency.thread
+import celery.worker.consumer
+import kombu.transport.redis
+import psycopg
+import sqlalchemy.dialects.postgresql.psycopg
+import sqlalchemy.dialects.sqlite.pysqlite
+
+import tasks.celery_tasks
+import worker.service
+from tools.registry import Registry
+
+# What is imported before the fork needs no import after it. worker.app is not among it: it reads the environment.
+PRELOADED = (
+    celery.apps.worker,
+    celery.backends.redis,
+    celery.bin.celery,
+    celery.bin.worker,
+    celery.concurrency.thread,
+    celery.worker.consumer,
+    kombu.transport.redis,
+    psycopg,
+    sqlalchemy.dialects.postgresql.psycopg,
+    sqlalchemy.dialects.sqlite.pysqlite,
+    tasks.celery_tasks,
+    worker.service,
+)
+Order = dict[str, Any]
+
+
+class Forking:
+    """Forks, passes on signals and reaps; nobody else may signal its children, whose ids could be others' by then."""
+
+    def __init__(self) -> None:
+        self._children: set[int] = set()
+        self._rest = b""
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+
+    def serve(self) -> Order | None:
+        """Return None when nobody is left to serve, and in each child what it has to be."""
+        signal.set_wakeup_fd(self._wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while True:
+            readable, _, _ = select.select([0, self._woken], [], [])
+            if self._woken in readable:
+                os.read(self._woken, 4096)
+                self._reap()
+            if 0 in readable:
+                given = os.read(0, 1 << 16)
+                if not given:
+                    self._kill_all()
+                    return None
+                *lines, self._rest = (self._rest + given).split(b"\n")
+                for line in lines:
+                    if order := self._obey(json.loads(line)):
+                        return order
+
+    def _obey(self, word: dict[str, Any]) -> Order | None:
+        if "signal" in word:
+            if word["signal"] in self._children:
+                os.kill(word["signal"], word["number"])
+            return None
+        assert threading.active_count() == 1
+        pid = os.fork()
+        if pid == 0:
+            os.close(self._woken)
+            os.close(self._wake)
+            return dict(word["start"])
+        self._children.add(pid)
+        _say(pid=pid)
+        return None
+
+    def _reap(self) -> None:
+        for pid in list(self._children):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                self._children.discard(pid)
+                _say(ended=pid, code=os.waitstatus_to_exitcode(status))
+
+    def _kill_all(self) -> None:
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _say(**word: int) -> None:
+    os.write(1, json.dumps(word).encode() + b"\n")
+
+
+def become(order: Order) -> None:
+    """Turn this child into a process of its own and run the command line that it was given."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    for number, file in ((0, nothing), (1, log), (2, log)):
+        os.dup2(file, number)
+    os.close(nothing)
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    random.seed()  # else all workers would look in step
+    sys.argv = order["argv"]
+    runpy.run_module("celery", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    Registry.load()
+    gc.collect()
+    gc.freeze()
+    if found := Forking().serve():
+        become(found)

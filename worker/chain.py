@@ -1,0 +1,247 @@
+"""A run's chain of steps at the provider: each created once, waited for, found again where its answer was lost."""
+
+from collections.abc import Sequence
+from time import monotonic
+
+import structlog
+
+from worker.backends.base import Answer, Created, Done, Ended, Failed, NeedsTools, Pending, Step
+from worker.calls import NEVER_RAN, Calls, error_output
+from worker.crashpoints import reach
+from worker.errors import ProviderError
+from worker.pace import Pace, TimeUp
+from worker.response import Usage
+from worker.retries import backoff
+from worker.store import progress, reading
+
+_log = structlog.get_logger(__name__)
+
+
+class Chain:
+    """The step in hand of one held run, and the conversation that it goes on."""
+
+    def __init__(self, pace: Pace) -> None:
+        claim = pace.claim
+        self._pace = pace
+        self._claim = claim
+        self._parts = pace.parts
+        self._settings = pace.settings
+        self._backend = pace.parts.backend
+        self.number = claim.step
+        self._provider_id = claim.provider_id
+        self._conversation = claim.conversation
+        self._created = claim.created
+        self._began = monotonic() - claim.step_age
+        self._lost = claim.intent_step == claim.step
+        self._last_item = claim.intent_after if self._lost else claim.last_item
+        self.adopted = False
+        """The result of the step in hand was found in the conversation."""
+        self.unclear = False
+        """A response may go on there, or nobody knows: the conversation is not to be used again."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the provider has taken on the step in hand, or may have."""
+        return self._lost or self._provider_id is not None
+
+    async def ended(self) -> Ended:
+        """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
+        if self._provider_id is None:
+            step = await self._next_step()
+            if self._lost or not await self._create(step):
+                return await self._find(step)
+        return await self._wait()
+
+    def settled(self, asked: NeedsTools) -> None:
+        """Go on to the next step: the calls of this one are in the ledger."""
+        self.number, self._provider_id, self._last_item = self.number + 1, None, asked.last_item
+        self._lost = self.adopted = False
+
+    # ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _next_step(self) -> Step:
+        """Answer the open calls and say what the next step is; its conversation and how that ends are known then."""
+        config = self._claim.config
+        if not self._lost and self._created >= config.get("max_steps", self._settings.max_steps):
+            raise ProviderError("max_steps", f"the model still asked for tools after {self._created} steps")
+        calls = Calls(self._pace)
+        tools = calls.tools()
+        answers = await calls.answers() if self._conversation else []
+        self._pace.heed()  # tools take time: what was asked meanwhile saves a provider run
+        conversation = self._conversation or await self._open_conversation()
+        if not self._lost and self._last_item is None:
+            answers = [*await self._repairs(conversation, answers), *answers]
+        return Step(
+            run_id=self._claim.run_id,
+            thread_id=self._claim.thread_id,
+            attempt=self._claim.attempt,
+            number=self.number,
+            conversation=conversation,
+            config=config,
+            tools=tools,
+            # A step goes on from the calls of the one before; where they are answered already, the run asks anew.
+            input=() if calls.continues else self._claim.input,
+            answers=answers,
+        )
+
+    async def _open_conversation(self) -> str:
+        thread_id = self._claim.thread_id
+        history = await self._parts.store.read(reading.messages, thread_id)
+        reach("outside.open_conversation.before")
+        conversation = await self._pace.patiently(lambda: self._backend.open_conversation(thread_id, history))
+        reach("outside.open_conversation.after")
+        self._conversation, self._last_item = conversation, None if history else ""
+        await self._pace.write(progress.set_conversation, conversation, self._last_item)
+        return conversation
+
+    async def _repairs(self, conversation: str, answers: Sequence[Answer]) -> list[Answer]:
+        """Learn how the conversation ends, and answer the calls there that no ledger knows: they would block it."""
+        tail = await self._pace.patiently(lambda: self._backend.tail(conversation))
+        self._last_item = tail.last_item
+        known = {answer.call_id for answer in answers}
+        return [Answer(call_id, error_output(*NEVER_RAN)) for call_id in tail.open_calls if call_id not in known]
+
+    async def _create(self, step: Step) -> bool:
+        """Create the step; false where the provider may have it all the same and did not say."""
+        created = await self._pace.patiently(lambda: self._create_once(step))
+        self._lost = created is None
+        if created is None:
+            self._began = monotonic()
+            return False
+        await self._keep(created)
+        return True
+
+    async def _create_once(self, step: Step) -> Created | None:
+        """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
+        async with self._backend.slot():
+            self._pace.heed()
+            await self._pace.until_leased()
+            await self._pace.write(progress.intend, self.number, self._last_item)
+            reach("outside.create.before")
+            try:
+                created = await self._backend.create(step)
+            except ProviderError as error:
+                reach("outside.create.after")
+                if error.unknown:
+                    self._pace.emit("run.answer_lost", code=error.code, message=error.message)
+                    return None
+                await self._pace.write(progress.withdraw)
+                raise
+            reach("outside.create.after")
+            return created
+
+    async def _keep(self, created: Created) -> None:
+        self._provider_id, self._began, self._lost = created.id, monotonic(), False
+        self._created += 1
+        await self._pace.write(progress.created, self.number, created.id, created.request_id)
+        self._pace.emit("run.created", step=self.number, provider_id=created.id, request_id=created.request_id)
+
+    # ── find again ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _find(self, step: Step) -> Ended:
+        """Look for the result of a create whose answer was lost, for as long as it may take to come.
+
+        Only a response that has ended leaves its items in the conversation, so the looking takes what the model takes.
+        """
+        looks, until = 0, self._began + self._settings.adoption_wait
+        try:
+            while (found := await self._pace.patiently(lambda: self._adopt(step))) is None and monotonic() < until:
+                looks += 1
+                await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+        except ProviderError as error:  # the conversation is gone, or its last item: nothing will be found there
+            _log.warning("adoption_refused", code=error.code, error=error.message)
+            found = None
+        if found is not None:
+            return found
+        await self._give_up_looking()
+        if self._settings.on_unknown == "create":
+            return await self._create_again(step)
+        self.unclear = True
+        raise ProviderError("unknown_outcome", "the answer to a create was lost; the provider may have run this step")
+
+    async def _adopt(self, step: Step) -> Ended | None:
+        found = await self._backend.adopt(step, self._last_item or "")
+        if found is not None:
+            self.adopted = True
+            self._pace.emit("run.adopted", step=self.number)
+        return found
+
+    async def _create_again(self, step: Step) -> Ended:
+        """Create the step once more; the provider's lock on the conversation tells while the first still goes on."""
+
+        async def found_or_created() -> Ended | Created | None:
+            return await self._adopt(step) or await self._create_once(step)
+
+        while (got := await self._pace.patiently(found_or_created)) is None:
+            await self._pace.pause(self._settings.poll_max)
+        if not isinstance(got, Created):
+            return got
+        await self._keep(got)
+        return await self._wait()
+
+    async def _give_up_looking(self) -> None:
+        await self._pace.write(progress.mark_unknown)
+        self._pace.emit("run.unknown", step=self.number)
+
+    # ── wait and stop ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _wait(self, *, watched: bool = True) -> Ended:
+        """Look at the response in growing, jittered intervals until it has ended or has taken too long."""
+        provider_id, looks = self._provider_id or "", 0
+        while True:
+            looks += 1
+            await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+            reach("outside.look.before")
+            look = await self._pace.patiently(lambda: self._backend.look(provider_id))
+            reach("outside.look.after")
+            if not isinstance(look, Pending):
+                return look
+            if watched and (overdue := self._overdue(look)):
+                return await self._replace(*overdue)
+
+    def _overdue(self, look: Pending) -> tuple[str, str] | None:
+        """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
+        age, queued = monotonic() - self._began, self._settings.queued_timeout
+        limit = self._claim.config.get("step_timeout", self._settings.step_timeout)
+        if limit is not None and age > limit:
+            return "step_timeout", f"the step took longer than its {limit:g} s"
+        if look.queued and age > queued:
+            return "stuck_in_queue", f"the provider left the step in its queue for more than {queued:g} s"
+        return None
+
+    async def _replace(self, code: str, message: str) -> Ended:
+        """Stop the step so that it can be tried again; one that ended well all the same is taken as it is."""
+        own_end = self._pace.ends_at
+        self._pace.ends_at = min(own_end, monotonic() + self._settings.cancel_timeout)
+        try:
+            last = await self._stopped()
+        finally:
+            self._pace.ends_at = own_end
+        if isinstance(last, Done | NeedsTools):
+            return last
+        return Failed(code, message, last.usage if last else Usage(), transient=True)
+
+    async def stop(self) -> Ended | None:
+        """Stop what goes on at the provider and return how it ended, which may be as if nobody had asked.
+
+        None where nothing went on, and where nobody can tell, which `unclear` says.
+        """
+        if self._lost:
+            self.unclear = True
+            await self._give_up_looking()
+        if self._provider_id is None:
+            return None
+        self._pace.last(self._settings.cancel_timeout)
+        return await self._stopped()
+
+    async def _stopped(self) -> Ended | None:
+        provider_id = self._provider_id or ""
+        try:
+            reach("outside.cancel.before")
+            await self._pace.patiently(lambda: self._backend.cancel(provider_id))
+            reach("outside.cancel.after")
+            return await self._wait(watched=False)
+        except (TimeUp, ProviderError) as error:
+            _log.warning("cancel_unconfirmed", provider_id=provider_id, error=str(error) or "no answer in time")
+            self.unclear = True
+            return None

@@ -1,0 +1,134 @@
+"""How a runner waits: pauses that the engine can end, requests repeated for as long as the run has time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, TypeVar
+
+from worker.errors import ProviderError
+from worker.parts import Parts
+from worker.retries import backoff
+from worker.store.claiming import Claim
+
+T = TypeVar("T")
+_LEASE_LOOK = 0.1
+
+
+@dataclass(slots=True)
+class Held:
+    """A run this worker holds, and what the engine has to tell its runner."""
+
+    claim: Claim
+    cancel: bool = False
+    cancel_seen: bool = False
+    stopping: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    handed_over: bool = False
+    """What the runner leaves to the engine: to release the run with the others that are let go."""
+    freed: str | None = None
+    """The queue of the run that got the turn."""
+    again_in: float | None = None
+    """In how many seconds this run is due again."""
+
+
+class HandOver(Exception):
+    """The worker stops: let the run go as it is."""
+
+
+class CancelAsked(Exception):
+    """Somebody asked to cancel the run."""
+
+
+class TimeUp(Exception):
+    """The run's time limit has passed."""
+
+
+class Pace:
+    """One run's time and the engine's word on it; `alive` tells whether the worker's lease holds."""
+
+    def __init__(self, held: Held, parts: Parts, alive: Callable[[], bool]) -> None:
+        self.held = held
+        self.claim = held.claim
+        self.parts = parts
+        self.settings = parts.settings
+        self.ends_at = monotonic() + held.claim.seconds_left
+        self._alive = alive
+
+    def heed(self) -> None:
+        """Raise what the engine or the clock says: HandOver, CancelAsked or TimeUp."""
+        if self.held.stopping:
+            raise HandOver
+        if self.held.cancel:
+            raise CancelAsked
+        if monotonic() >= self.ends_at:
+            raise TimeUp
+
+    def seconds_left(self) -> float:
+        """Return the seconds that the run may still take."""
+        return max(0.0, self.ends_at - monotonic())
+
+    def last(self, seconds: float) -> None:
+        """Take the cancel as heard and give what is left to do so many seconds from now."""
+        self.held.cancel, self.held.cancel_seen = False, True
+        self.held.changed.clear()
+        self.ends_at = monotonic() + seconds
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless there is something to heed."""
+        self.heed()
+        try:
+            async with asyncio.timeout(min(seconds, self.seconds_left())):
+                await self.held.changed.wait()
+        except TimeoutError:
+            pass
+        self.heed()
+
+    async def _pause_or_outage(self, seconds: float) -> None:
+        """Wait so long, or until shortly after the end of an outage."""
+        pause = asyncio.create_task(self.pause(seconds))
+        over = asyncio.create_task(self.parts.outage.over())
+        try:
+            await asyncio.wait({pause, over}, return_when=asyncio.FIRST_COMPLETED)
+            if pause.done():
+                pause.result()
+        finally:
+            pause.cancel()
+            over.cancel()
+        self.heed()
+
+    async def patiently(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request that fails in passing, with growing pauses; raises ProviderError for what will not pass.
+
+        A provider that is away costs no attempt: the run waits here. Half of each pause is chance, and when one run's
+        request passes the others come back one after another, so that a thousand do not come back at once.
+        """
+        failures = 0
+        while True:
+            try:
+                answer = await request()
+            except ProviderError as error:
+                if not error.transient:
+                    raise
+                failures += 1
+                if error.retry_after is None:
+                    self.parts.outage.failed()
+                wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, error.retry_after)
+                self.emit("provider.refused", code=error.code, failures=failures, seconds=round(wait, 2))
+                await self._pause_or_outage(wait)
+            else:
+                self.parts.outage.passed()
+                return answer
+
+    async def until_leased(self) -> None:
+        """Hold back from the outside while our claims may be another's, until the lease is renewed or lost."""
+        while not self._alive():
+            await self.pause(_LEASE_LOOK)
+
+    async def write(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Commit one unit of the store under this run's claim; raises LostClaim."""
+        return await self.parts.store.write(unit, self.claim, *args, **kwargs)
+
+    def emit(self, name: str, **fields: Any) -> None:
+        """Say what happened to the run."""
+        self.parts.events.emit(name, claim=self.claim, **fields)
