@@ -1,6 +1,6 @@
 # Everything a newcomer types. The first target that needs it sets up .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench lock
+.PHONY: help setup demo up test check chaos bench lock
 
 INSTALLED := .venv/.installed
 BIN := .venv/bin
@@ -31,6 +31,9 @@ check: $(INSTALLED) ## look for what tools find: format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+chaos: $(INSTALLED) ## kill workers and servers under thousands of runs (ARGS="--runs 1000 --kills 100")
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED) ## measure
 	@$(BIN)/python -m benchmarks $(ARGS)
