@@ -17,7 +17,6 @@ from rich.table import Table
 from benchmarks import bare
 from tasks import runs
 from tasks.cli import stack
-from worker.lifecycle import Status
 from worker.producer import Producer
 from worker.settings import environment
 from worker.store import assistants, batches
@@ -42,7 +41,7 @@ def main() -> None:
 def _measure(home: Path, count: int) -> list[dict[str, Any]]:
     fast = {"RUNWRIGHT_POLL_MIN": "0.05", "RUNWRIGHT_REQUEST_LIMIT": str(AT_ONCE), "SIMULATOR_LATENCY": "0:0"}
     environ = {**environment(with_settings=False), **fast}
-    with stack.running(home, environ, simulate=True) as running:
+    with stack.running(home, environ, simulate=True) as running, running.interrupts.breaking():
         producer = Producer(running.settings())
         with producer.database.write() as connection:
             assistants.apply(connection, "bench", CONFIG)
@@ -90,7 +89,7 @@ def _carry(producer: Producer, count: int) -> None:
 
 def _completed(database: Database, batch_id: str) -> int:
     with database.read() as connection:
-        return len(batches.run_ids(connection, batch_id, [Status.COMPLETED]))
+        return batches.progress(connection, batch_id).completed
 
 
 def _cpu(pid: int) -> float:

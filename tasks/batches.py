@@ -12,17 +12,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks import bulk, runs
-from tasks.bulk import Change
+from tasks import runs
 from tasks.hooks import hook
 from tools.extract import SUFFIXES, Unreadable, extract_text
 from tools.text import storable
 from worker.errors import UsageError
-from worker.lifecycle import Status
 from worker.prices import Prices
 from worker.producer import Producer
 from worker.store import assistants, batches, reading
-from worker.store.choosing import Chosen
 from worker.store.database import Database
 
 OUTPUT_TOKENS = 500
@@ -203,22 +200,6 @@ def submit(
 def _row(position: int, document: Document, request: runs.RunRequest | None) -> batches.DocumentRow:
     characters = None if document.text is None else len(document.text)
     return batches.DocumentRow(position, document.name, characters, request.id if request else None, document.error)
-
-
-def cancel(producer: Producer, batch_id: str) -> int:
-    """Ask for a cancel of every run of a batch that has not ended; returns how many those are."""
-    return _change(producer, Change.CANCEL, batch_id)
-
-
-def retry(producer: Producer, batch_id: str, *, only_failed: bool) -> int:
-    """Reopen the failed and expired runs of a batch, or also the cancelled and incomplete; returns how many."""
-    return _change(producer, Change.RETRY, batch_id, *(bulk.FAILED if only_failed else ()))
-
-
-def _change(producer: Producer, change: Change, batch_id: str, *statuses: Status) -> int:
-    chosen = bulk.choice(change, Chosen(batch_id=batch_id, statuses=statuses))
-    bulk.count(producer, chosen)  # an unknown batch is an error
-    return bulk.apply(producer, change, chosen).count
 
 
 def results(database: Database, batch_id: str) -> Iterator[Result]:

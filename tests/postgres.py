@@ -17,7 +17,7 @@ import pytest
 from tests.servers import Process, running
 
 NOBODY = 65534
-_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _UNSAFE_AND_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
@@ -27,13 +27,13 @@ def postgres(logs: Path) -> Iterator[str]:
     # Short, and in the common temporary folder: a socket's path is limited and another user has to reach it.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        programs, prefix, options = _way_to_run(folder)
+        programs, prefix, options = way_to_run(folder)
         initdb = [*prefix, str(programs / "initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
         subprocess.run(
             [*initdb, "--no-sync", "--no-instructions", "-D", str(folder / "data")],
             check=True,
             cwd=folder,
-            env=_ENV,
+            env=ENV,
             stdout=subprocess.DEVNULL,
             timeout=60,
             **options,
@@ -42,15 +42,15 @@ def postgres(logs: Path) -> Iterator[str]:
         serve = [*prefix, str(programs / "postgres"), "-D", str(folder / "data"), "-h", "", "-k", str(folder)]
         serve += [part for setting in _UNSAFE_AND_FAST for part in ("-c", setting)]
         url = f"postgresql://postgres@/postgres?host={folder}"
-        with running(Process(serve, logs / "postgres.log", _ENV, cwd=folder, **options)) as server:
-            server.wait_for(lambda: _answers(url), "PostgreSQL")
+        with running(Process(serve, logs / "postgres.log", ENV, cwd=folder, **options)) as server:
+            server.wait_for(lambda: answers(url), "PostgreSQL")
             yield url
             server.stop(signal.SIGINT)
     finally:
         shutil.rmtree(folder)
 
 
-def _way_to_run(folder: Path) -> tuple[Path, list[str], dict[str, Any]]:
+def way_to_run(folder: Path) -> tuple[Path, list[str], dict[str, Any]]:
     """Return the folder of the programs, what to put before them, and how to start them.
 
     PostgreSQL refuses to run as root, so root runs it as nobody; where nobody cannot reach the programs (a folder of
@@ -80,13 +80,14 @@ def _program_folders() -> list[Path]:
 
 def _runs(command: list[str], options: dict[str, Any]) -> bool:
     try:
-        done = subprocess.run(command, env=_ENV, cwd="/", capture_output=True, timeout=20, check=False, **options)
+        done = subprocess.run(command, env=ENV, cwd="/", capture_output=True, timeout=20, check=False, **options)
     except OSError:
         return False
     return done.returncode == 0
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Tell whether a server takes connections there."""
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.OperationalError:

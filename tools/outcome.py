@@ -87,9 +87,13 @@ def unfitting(error: ValidationError) -> Outcome:
 
 def failed(error: ErrorType, message: str, detail: str, *, shown_as: str = "", began: bool = True) -> Outcome:
     """Make the outcome of a call that gave no result; `shown_as` is the model's word where it is not ours."""
-    shown = {"type": shown_as or error, "message": storable(message[:_MESSAGE])}
-    output = json.dumps({"error": shown}, ensure_ascii=False)
+    output = error_output(shown_as or error, message)
     return Outcome(output=output, status="failed", error=error, detail=detail, began=began)
+
+
+def error_output(kind: str, message: str) -> str:
+    """Return what the model reads in place of a result."""
+    return json.dumps({"error": {"type": kind, "message": storable(message[:_MESSAGE])}}, ensure_ascii=False)
 
 
 def _completed(value: object, limit: int) -> Outcome:

@@ -86,11 +86,17 @@ class EngineStep(bootsteps.StartStopStep):
 
     def _shutting_down(self, **_options: Any) -> None:
         """Begin to hand over at the first signal; a second one gives running tools no more time."""
+        if not self.service.engine.ready:  # still waiting for the database: nothing is held
+            raise SystemExit(0)
         self.service.engine.begin_stop()
 
-    def stop(self, _worker: Any) -> None:
+    def stop(self, worker: Any) -> None:
         """Hand every run over."""
         self.service.stop()
+        if (
+            self.service.engine.failed
+        ):  # Celery has noted its own signal, and a supervisor must not take this for an end
+            worker.exitcode = 1
 
     terminate = stop
 

@@ -1,12 +1,12 @@
 """The tool calls of a step: each open one gets an output, run now, found in the ledger, or said to be missing."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tools.context import ToolContext
+from tools.outcome import Outcome, error_output
 from tools.registry import Tool
 from worker.backends.base import Answer
 from worker.crashpoints import reach
@@ -41,6 +41,7 @@ class Calls:
         self._claim = pace.claim
         self._parts = pace.parts
         self._allowed: list[str] = pace.claim.config.get("tools", [])
+        self._functions: dict[OpenCall, asyncio.Task[Outcome]] = {}
         self.continues = False
         """Whether calls of the run itself are among those that were answered."""
 
@@ -129,9 +130,10 @@ class Calls:
         """
         if not calls:
             return {}
-        await self._pace.write(ledger.start, [call.call_id for call in calls])
+        started = await self._pace.write(ledger.start, [call.call_id for call in calls])
+        calls = [call for call in calls if call.call_id in started]
         tasks = {call: asyncio.create_task(self._run(call), name=f"call-{call.call_id}") for call in calls}
-        watch = asyncio.create_task(self._end_at_cancel(tasks))
+        watch = asyncio.create_task(self._end_at_cancel())
         try:
             outputs = await asyncio.gather(*tasks.values())
         finally:
@@ -140,14 +142,15 @@ class Calls:
                 task.cancel()
         return dict(zip(calls, outputs, strict=True))
 
-    async def _end_at_cancel(self, tasks: dict[OpenCall, asyncio.Task[str | None]]) -> None:
+    async def _end_at_cancel(self) -> None:
+        """End the functions that can be ended, never the task that stores what they have come to."""
         await self._pace.held.changed.wait()
         if not self._pace.held.cancel:
             return  # the worker stops: calls have its grace
         await self._pace.write(settling.start_cancelling)
-        for call, task in tasks.items():
+        for call, function in self._functions.items():
             if self._parts.executor.stoppable(call.name):
-                task.cancel()
+                function.cancel()
 
     async def _run(self, call: OpenCall) -> str | None:
         began = asyncio.get_running_loop().time()
@@ -164,10 +167,12 @@ class Calls:
         """Run one call; None where it is in doubt and a person is to be asked."""
         executor = self._parts.executor
         reach("outside.tool.before")
+        work = executor.call(call.name, call.arguments, self._context(call), self._allowed)
+        self._functions[call] = function = asyncio.create_task(work, name=f"tool-{call.call_id}")
         try:
-            outcome = await executor.call(call.name, call.arguments, self._context(call), self._allowed)
+            outcome = await function
         except asyncio.CancelledError:
-            if not self._pace.held.cancel:
+            if not (self._pace.held.cancel and function.cancelled()):
                 raise
             kind, message = _IN_DOUBT if self._once(call) else _CANCELLED
             return _End("failed", error_output(kind, message), kind, "cancelled")
@@ -199,9 +204,5 @@ class Calls:
             kind, message = _UNAPPROVED
         output = error_output(kind, message)
         await self._pace.write(ledger.write_off, call, output, kind)
+        self._pace.emit("tool.finished", tool=call.name, call_id=call.call_id, error=kind)
         return output
-
-
-def error_output(kind: str, message: str) -> str:
-    """Return what the model reads in place of a result."""
-    return json.dumps({"error": {"type": kind, "message": message}})

@@ -1,12 +1,16 @@
 """A run's chain of steps at the provider: each created once, waited for, found again where its answer was lost."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import structlog
 
+from tools.outcome import error_output
 from worker.backends.base import Answer, Created, Done, Ended, Failed, NeedsTools, Pending, Step
-from worker.calls import NEVER_RAN, Calls, error_output
+from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.pace import Pace, TimeUp
@@ -39,10 +43,9 @@ class Chain:
         self.unclear = False
         """A response may go on there, or nobody knows: the conversation is not to be used again."""
 
-    @property
-    def open(self) -> bool:
-        """Whether the provider has taken on the step in hand, or may have."""
-        return self._lost or self._provider_id is not None
+    def leave_if_open(self) -> None:
+        """Give the conversation up where the provider has taken on the step in hand, or may have."""
+        self.unclear = self.unclear or self._lost or self._provider_id is not None
 
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
@@ -60,29 +63,42 @@ class Chain:
     # ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _next_step(self) -> Step:
-        """Answer the open calls and say what the next step is; its conversation and how that ends are known then."""
-        config = self._claim.config
-        if not self._lost and self._created >= config.get("max_steps", self._settings.max_steps):
-            raise ProviderError("max_steps", f"the model still asked for tools after {self._created} steps")
+        """Answer the open calls and say what the next step is; its conversation and how that ends are known then.
+
+        A step that was lost is only to be found: what creating it takes, as its tools, is left to `_to_create`.
+        """
         calls = Calls(self._pace)
-        tools = calls.tools()
+        if not self._lost:
+            self._check_steps()
+            calls.tools()  # before any call runs: what is missing here, another worker may have
         answers = await calls.answers() if self._conversation else []
         self._pace.heed()  # tools take time: what was asked meanwhile saves a provider run
         conversation = self._conversation or await self._open_conversation()
-        if not self._lost and self._last_item is None:
-            answers = [*await self._repairs(conversation, answers), *answers]
-        return Step(
+        step = Step(
             run_id=self._claim.run_id,
             thread_id=self._claim.thread_id,
             attempt=self._claim.attempt,
             number=self.number,
             conversation=conversation,
-            config=config,
-            tools=tools,
+            config=self._claim.config,
+            tools=(),
             # A step goes on from the calls of the one before; where they are answered already, the run asks anew.
             input=() if calls.continues else self._claim.input,
             answers=answers,
         )
+        return step if self._lost else await self._to_create(step, repair=self._last_item is None)
+
+    def _check_steps(self) -> None:
+        most = self._claim.config.get("max_steps", self._settings.max_steps)
+        if self._created >= most:
+            told = f"the model still asked for tools after {self._created} steps; max_steps of the assistant is {most}"
+            raise ProviderError("max_steps", told)
+
+    async def _to_create(self, step: Step, *, repair: bool) -> Step:
+        """Complete a step with its tools, and with answers to calls in the conversation that no ledger knows."""
+        tools = Calls(self._pace).tools()
+        repairs = await self._repairs(step.conversation, step.answers) if repair else []
+        return replace(step, tools=tools, answers=[*repairs, *step.answers])
 
     async def _open_conversation(self) -> str:
         thread_id = self._claim.thread_id
@@ -97,23 +113,22 @@ class Chain:
     async def _repairs(self, conversation: str, answers: Sequence[Answer]) -> list[Answer]:
         """Learn how the conversation ends, and answer the calls there that no ledger knows: they would block it."""
         tail = await self._pace.patiently(lambda: self._backend.tail(conversation))
-        self._last_item = tail.last_item
+        if self._last_item is None:
+            self._last_item = tail.last_item
         known = {answer.call_id for answer in answers}
         return [Answer(call_id, error_output(*NEVER_RAN)) for call_id in tail.open_calls if call_id not in known]
 
     async def _create(self, step: Step) -> bool:
         """Create the step; false where the provider may have it all the same and did not say."""
-        created = await self._pace.patiently(lambda: self._create_once(step))
-        self._lost = created is None
-        if created is None:
-            self._began = monotonic()
-            return False
-        await self._keep(created)
-        return True
+        created = await self._pace.patiently(lambda: self._create_once(step), whole=True)
+        if created is not None:
+            await self._keep(created)
+        return created is not None
 
     async def _create_once(self, step: Step) -> Created | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
-        async with self._backend.slot():
+        async with AsyncExitStack() as stack:
+            await self._pace.unless_told(lambda: stack.enter_async_context(self._backend.slot()))
             self._pace.heed()
             await self._pace.until_leased()
             await self._pace.write(progress.intend, self.number, self._last_item)
@@ -123,9 +138,11 @@ class Chain:
             except ProviderError as error:
                 reach("outside.create.after")
                 if error.unknown:
+                    self._lost, self._began = True, monotonic()
                     self._pace.emit("run.answer_lost", code=error.code, message=error.message)
                     return None
-                await self._pace.write(progress.withdraw)
+                if not self._lost:  # else the intent still stands for the create before
+                    await self._pace.write(progress.withdraw)
                 raise
             reach("outside.create.after")
             return created
@@ -139,45 +156,52 @@ class Chain:
     # ── find again ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _find(self, step: Step) -> Ended:
-        """Look for the result of a create whose answer was lost, for as long as it may take to come.
+        """Find the result of a create whose answer was lost; what is not found fails, or is created again."""
+        while (found := await self._search(step)) is None:
+            await self._give_up_looking()
+            if self._settings.on_unknown == "fail":
+                self.unclear = True
+                told = "the answer to a create was lost, and the provider may have run this step"
+                raise ProviderError("unknown_outcome", f"{told}; `runwright retry` asks again")
+            again = await self._to_create(step, repair=True)
+            got = await self._pace.patiently(partial(self._found_or_created, again), whole=True)
+            if isinstance(got, Created):
+                await self._keep(got)
+                return await self._wait()
+            if got is not None:
+                return got
+        return found
+
+    async def _search(self, step: Step) -> Ended | None:
+        """Look for as long as the result may take to come.
 
         Only a response that has ended leaves its items in the conversation, so the looking takes what the model takes.
         """
         looks, until = 0, self._began + self._settings.adoption_wait
-        try:
-            while (found := await self._pace.patiently(lambda: self._adopt(step))) is None and monotonic() < until:
-                looks += 1
-                await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
-        except ProviderError as error:  # the conversation is gone, or its last item: nothing will be found there
-            _log.warning("adoption_refused", code=error.code, error=error.message)
-            found = None
-        if found is not None:
-            return found
-        await self._give_up_looking()
-        if self._settings.on_unknown == "create":
-            return await self._create_again(step)
-        self.unclear = True
-        raise ProviderError("unknown_outcome", "the answer to a create was lost; the provider may have run this step")
+        while (found := await self._pace.patiently(lambda: self._adopt(step))) is None and monotonic() < until:
+            looks += 1
+            await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+        return found
 
     async def _adopt(self, step: Step) -> Ended | None:
-        found = await self._backend.adopt(step, self._last_item or "")
+        reach("outside.adopt.before")
+        try:
+            found = await self._backend.adopt(step, self._last_item or "")
+        except ProviderError as error:
+            if error.transient:
+                raise
+            # The conversation is gone, or its last item: nothing will be found there.
+            _log.warning("adoption_refused", code=error.code, error=error.message)
+            found = None
+        reach("outside.adopt.after")
         if found is not None:
             self.adopted = True
             self._pace.emit("run.adopted", step=self.number)
         return found
 
-    async def _create_again(self, step: Step) -> Ended:
-        """Create the step once more; the provider's lock on the conversation tells while the first still goes on."""
-
-        async def found_or_created() -> Ended | Created | None:
-            return await self._adopt(step) or await self._create_once(step)
-
-        while (got := await self._pace.patiently(found_or_created)) is None:
-            await self._pace.pause(self._settings.poll_max)
-        if not isinstance(got, Created):
-            return got
-        await self._keep(got)
-        return await self._wait()
+    async def _found_or_created(self, step: Step) -> Ended | Created | None:
+        """Look once more before each create; the provider refuses it for as long as the first response goes on."""
+        return await self._adopt(step) or await self._create_once(step)
 
     async def _give_up_looking(self) -> None:
         await self._pace.write(progress.mark_unknown)

@@ -75,12 +75,11 @@ class Delivery:
 
     def _send_all(self, letters: Sequence[Letter]) -> None:
         """Send until the broker is away; a letter that fails by itself is left for later and holds up no other."""
-        ends = self._ends(letters)
         sent, left = [], [letter.id for letter in letters]
         self._away = False
         for letter in letters:
             try:
-                self._send(letter, ends)
+                self._send(letter)
             except _AWAY as error:
                 self._away = True
                 _log.warning("delivery_waits", error=type(error).__name__)
@@ -95,18 +94,18 @@ class Delivery:
         if left:
             self._write(outbox.give_back, left)
 
-    def _ends(self, letters: Sequence[Letter]) -> dict[str, Any]:
-        ids = [letter.subject for letter in letters if letter.kind == outbox.RESULT]
-        with self._database.read() as connection:
-            return {row.id: row for row in outbox.ends(connection, ids)}
-
-    def _send(self, letter: Letter, ends: Mapping[str, Any]) -> None:
+    def _send(self, letter: Letter) -> None:
         reach("outside.deliver.before")
         if letter.kind != outbox.RESULT:
             self._send_hook(letter)
-        elif letter.subject in ends:  # else it was reopened, and its next end has a letter of its own
-            self._store_result(ends[letter.subject])
+        elif row := self._end(letter.subject):  # else it was reopened, and its next end has a letter of its own
+            self._store_result(row)
         reach("outside.deliver.after")
+
+    def _end(self, run_id: str) -> Any:
+        """Read the end as it is now: a sender that was slow must not tell an old one over a newer."""
+        with self._database.read() as connection:
+            return next(iter(outbox.ends(connection, [run_id])), None)
 
     def _send_hook(self, letter: Letter) -> None:
         """Send the task under an id that is the same each time this letter is sent."""

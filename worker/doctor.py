@@ -18,13 +18,21 @@ from worker.store.database import Database
 Level = Literal["wrong", "warn", "info"]
 _ROUNDS = 100
 _DUE = "makes the run due now"
+_NO_INDEX = "the index uq_runwright_runs_turn is gone: `runwright cancel` all but one of the runs, make it again"
+_NO_TURN = (
+    "no command mends it: read `runwright show ID --events`; "
+    "where no other run of its thread has the turn, set turn and due_at of its row"
+)
 _LEASES = 6.0
 """Leases after which a dead worker that nobody has reaped is a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must hold: how to find where it does not, and how to mend one finding by its subject."""
+    """One thing that must hold: how to find where it does not, and how to mend one finding by its subject.
+
+    `cure` says what mending does, `hint` what a person does about findings that are not mended.
+    """
 
     name: str
     level: Level
@@ -32,6 +40,7 @@ class Check:
     find: Callable[[Connection], list[Finding]]
     cure: str | None = None
     mend: Callable[[Connection, str], bool] | None = None
+    hint: str | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +51,7 @@ class Verdict:
     level: Level
     holds: str
     cure: str | None = None
+    hint: str | None = None
     findings: Sequence[Finding] = ()
     mended: int = 0
     skipped: str | None = None
@@ -74,11 +84,12 @@ def _of_turns() -> list[Check]:
     clear, pass_on = "clears them and passes the turn on", "passes the turn to the first that waits"
     ends = "no ended run has a turn, an owner or a due time"
     waiting = "where runs wait for their thread, one has the turn"
+    begun = "every run that has begun and not ended has the turn"
     return [
-        Check("turns", "wrong", "no thread has more than one turn", auditing.several_turns),
+        Check("turns", "wrong", "no thread has more than one turn", auditing.several_turns, hint=_NO_INDEX),
         Check("ends", "wrong", ends, auditing.ends_with_a_hold, clear, repairing.clear_end),
         Check("waiting", "wrong", waiting, auditing.lost_turns, pass_on, repairing.pass_turn),
-        Check("stranded", "wrong", "every run that has begun and not ended has the turn", auditing.stranded),
+        Check("stranded", "wrong", begun, auditing.stranded, hint=_NO_TURN),
     ]
 
 
@@ -92,13 +103,53 @@ def _of_questions(seconds: float) -> list[Check]:
     ]
 
 
+def _remark(name: str, level: Level, holds: str, find: Callable[[Connection], list[Finding]], hint: str) -> Check:
+    return Check(name, level, holds, find, hint=hint)
+
+
 _REMARKS = (
-    Check("outputs", "warn", "no output of a completed run was left unsubmitted", auditing.unsubmitted),
-    Check("queues", "warn", "every queue with due runs is served by a living worker", auditing.unserved),
-    Check("outbox", "warn", "nothing has been in the outbox for ten minutes", auditing.untold),
-    Check("batches", "warn", "batches that have ended are told to their producers", auditing.unended_batches),
-    Check("open calls", "info", "answered before the conversation is used again", auditing.unanswered),
-    Check("unknown outcomes", "info", "failed because nobody could tell", auditing.unknown_outcomes),
+    _remark(
+        "outputs",
+        "warn",
+        "no output of a completed run was left unsubmitted",
+        auditing.unsubmitted,
+        "the thread's next run submits it; `runwright show ID --events` tells how it was left",
+    ),
+    _remark(
+        "queues",
+        "warn",
+        "every queue with due runs is served by a living worker",
+        auditing.unserved,
+        "start a worker with `-Q runwright.QUEUE`, or `runwright cancel --queue QUEUE`",
+    ),
+    _remark(
+        "outbox",
+        "warn",
+        "nothing has been in the outbox for ten minutes",
+        auditing.untold,
+        "any worker sends it: look for delivery_failed and delivery_waits in the workers' logs",
+    ),
+    _remark(
+        "batches",
+        "warn",
+        "the producer of every batch that ended has been told",
+        auditing.unended_batches,
+        "any worker tells it: see with `runwright status` that one is there, then look into its log",
+    ),
+    _remark(
+        "open calls",
+        "info",
+        "no run that ended has left a call without an output",
+        auditing.unanswered,
+        "nothing: each is answered before its conversation is used again",
+    ),
+    _remark(
+        "unknown outcomes",
+        "info",
+        "of every run it is known what the provider has created for it",
+        auditing.unknown_outcomes,
+        "`runwright retry --error unknown_outcome` where a second response may be paid for",
+    ),
 )
 
 
@@ -120,7 +171,7 @@ def examine(
 
 
 def _examine(database: Database, check: Check, *, fix: bool) -> Verdict:
-    verdict = Verdict(check.name, check.level, check.holds, check.cure, _look(database, check))
+    verdict = Verdict(check.name, check.level, check.holds, check.cure, check.hint, _look(database, check))
     for _ in range(_ROUNDS if fix and check.mend else 0):
         mended = sum(_mend(database, check, subject) for subject in {one.subject for one in verdict.findings})
         verdict.mended += mended

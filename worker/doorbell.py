@@ -7,8 +7,6 @@ import structlog
 from celery import Celery
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from worker import urls, wire
 from worker.settings import Settings
@@ -24,12 +22,9 @@ class Doorbell:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; raises SettingsError where there is no broker."""
-        url = settings.broker_url()
         self._celery = Celery("runwright", set_as_current=False)
         self._celery.conf.update(wire.configuration(settings))
-        self._redis = redis.Redis.from_url(
-            urls.redis_client_url(url), socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
-        )
+        self._redis = urls.redis_client(settings.broker_url())
 
     def ring(self, queues: Iterable[str]) -> None:
         """Ring for each of these queues; call it after the commit."""

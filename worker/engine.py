@@ -1,6 +1,7 @@
 """Thousands of runners in one process: claims what is due, passes on cancels, hands over at the end."""
 
 import asyncio
+import contextlib
 import os
 import random
 import threading
@@ -16,6 +17,7 @@ from worker.pace import Held
 from worker.parts import Parts
 from worker.runner import Runner
 from worker.store import claiming, leases
+from worker.store.claiming import Claim
 
 _log = structlog.get_logger(__name__)
 _CANCEL_LOOK = 0.5
@@ -49,6 +51,8 @@ class Engine:
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._let_go: list[str] = []
+        self._claiming: asyncio.Future[list[Claim]] | None = None
+        self._left = False
         self._suspects: set[str] = set()
         self._told_to_stop = False
         self._ready = threading.Event()
@@ -78,12 +82,22 @@ class Engine:
             self._told_to_stop = True
 
     def stop(self, seconds: float) -> bool:
-        """Hand every run over, and tell whether the loop has ended within these seconds."""
+        """Hand every run over, and tell whether the loop has ended within these seconds, having told the database."""
         if not self._told_to_stop:
             self.begin_stop()
-        if self._thread.is_alive():
+        if self._ready.is_set() and self._thread.is_alive():
             self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return (self._left or self.failed) and not self._thread.is_alive()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker is registered, or could not be."""
+        return self._ready.is_set()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine has died by itself."""
+        return self._failure is not None
 
     def holds(self) -> list[dict[str, Any]]:
         """Return what this worker drives now, for `celery inspect runs`."""
@@ -124,11 +138,13 @@ class Engine:
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """End a side task with the engine; one that dies by itself takes the worker with it."""
         task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
-        done, pending = await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for other in pending:
-            other.cancel()
-        if task in done:
-            task.result()
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
 
     async def _register(self) -> None:
         room, lease = self._settings.max_in_flight, self._settings.lease
@@ -171,10 +187,13 @@ class Engine:
             return 0
         if not await self._parts.store.read(claiming.still_due, self.queues):
             return 0
+        work = self._parts.store.write(claiming.claim, self.worker, self.queues, limit)
+        self._claiming = asyncio.ensure_future(work)
         try:
-            claims = await self._parts.store.write(claiming.claim, self.worker, self.queues, limit)
+            claims = await asyncio.shield(self._claiming)
         except LostClaim:
             return 0  # the lease thread finds the same and begins again under a new id
+        self._claiming = None
         for claim in claims:
             self._carry(Held(claim, cancel=claim.cancelling, cancel_seen=claim.cancelling))
         if len(claims) == limit and self._room() <= 0:
@@ -223,8 +242,8 @@ class Engine:
         finally:
             if self._held.get(claim.run_id) is held:
                 del self._held[claim.run_id]
-            if held.handed_over:
-                self._let_go.append(claim.run_id)
+                if held.handed_over:  # one whose lease was lost is not ours to release: it may be ours anew
+                    self._let_go.append(claim.run_id)
             self._after(held)
 
     def _after(self, held: Held) -> None:
@@ -286,6 +305,7 @@ class Engine:
         What still runs then stays as a crash would leave it: its call has begun and its outcome is not known.
         """
         self._tell_all_to_let_go()
+        await self._give_back()
         hurry = asyncio.ensure_future(self._hurry.wait())
         ends_at = self._loop.time() + self._settings.tool_grace
         while self._tasks and not hurry.done() and self._loop.time() < ends_at:
@@ -303,6 +323,15 @@ class Engine:
         await self._parts.executor.close()
         self._parts.store.close()
 
+    async def _give_back(self) -> None:
+        """Let go of what a claim that was under way has taken, and that no runner drives."""
+        if self._claiming is None:
+            return
+        with contextlib.suppress(LostClaim, TimeoutError):
+            async with asyncio.timeout(self._settings.lease):
+                self._let_go += [claim.run_id for claim in await self._claiming]
+        await self._hand_over()
+
     async def _hand_over(self) -> None:
         """Release the runs whose runners have let go, many in one transaction."""
         while self._let_go:
@@ -317,4 +346,5 @@ class Engine:
         except TimeoutError:
             _log.warning("left_without_goodbye", worker=self.worker)
         else:
+            self._left = True
             self._parts.events.emit("worker.left", unfinished=left)

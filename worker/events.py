@@ -1,4 +1,4 @@
-"""The one seam of observation: the engine says what happened; logs, Flower and results make of it what they do."""
+"""The one seam of observation: the engine says what happened; logs, metrics, notices, Flower and delivery heed it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,7 +5,6 @@ The fields are those of Celery's own worker (docs/userguide/monitoring.rst, "Tas
 
 import json
 from collections.abc import Mapping
-from time import monotonic
 from typing import Any
 
 from celery import Celery
@@ -26,7 +25,6 @@ class FlowerEvents:
         self._node = node
         self._outlet = outlet
         self._dispatcher: Any = None
-        self._began: dict[str, float] = {}
 
     def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
         """Queue the task events of one event of ours."""
@@ -39,21 +37,17 @@ class FlowerEvents:
             return []
         base = {"uuid": claim.run_id}
         if name == "run.claimed":
-            self._began[claim.run_id] = monotonic()
             return [("task-received", {**base, **_received(claim)}), ("task-started", base)]
         if name == "run.retried":
             return [("task-retried", {**base, "exception": _error(fields), "traceback": ""})]
         if name == "run.ended":
             return [self._ended(base, Status(fields["status"]), fields)]
-        if name in {"run.handed_over", "claim.lost"}:
-            self._began.pop(claim.run_id, None)
         return []
 
     def _ended(self, base: dict[str, Any], status: Status, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        runtime = monotonic() - self._began.pop(base["uuid"], monotonic())
         event = _ENDS.get(status, "task-failed")
         if event == "task-succeeded":
-            return event, {**base, "result": repr(status.value), "runtime": runtime}
+            return event, {**base, "result": repr(status.value), "runtime": fields["seconds"]}
         if event == "task-revoked":
             return event, {**base, "terminated": False, "signum": None, "expired": False}
         return event, {**base, "exception": f"{status.value}: {_error(fields)}", "traceback": ""}

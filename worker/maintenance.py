@@ -33,13 +33,39 @@ def ring_due(database: Database, ring: Callable[[Iterable[str]], None]) -> list[
     return queues
 
 
-def clean(database: Database, settings: Settings, send: Send | None, *, most: float) -> Cleaned:
-    """Delete what is old by the settings and log what it was; without a way to the provider only events."""
-    cleaned = Cleaned(prune_events(database, settings.events_days))
+def clean(
+    database: Database,
+    settings: Settings,
+    send: Send | None,
+    *,
+    days: float | None = None,
+    dry_run: bool = False,
+    most: float = float("inf"),
+    tell: Callable[[int], None] = lambda _count: None,
+) -> Cleaned:
+    """Delete what is older than `days` or, without them, than the settings say, and log what it was.
+
+    Without a way to the provider only events go. A dry run counts both and deletes nothing. `most` and `tell` are those
+    of delete_conversations.
+    """
+    cleaned = Cleaned(prune_events(database, settings.events_days if days is None else days, dry_run=dry_run))
+    if dry_run:
+        cleaned.conversations = count_conversations(database, settings, days)
+        return cleaned
     if send:
-        delete_conversations(database, settings.conversations_days, send, cleaned, most=most)
+        delete_conversations(database, _conversations_days(settings, days), send, cleaned, most=most, tell=tell)
     _log.info("cleaned", events=cleaned.events, conversations=cleaned.conversations, failed=dict(cleaned.failed))
     return cleaned
+
+
+def count_conversations(database: Database, settings: Settings, days: float | None = None) -> int:
+    """Count the conversations that `clean` would delete."""
+    with database.read() as connection:
+        return cleaning.count_conversations(connection, _conversations_days(settings, days))
+
+
+def _conversations_days(settings: Settings, days: float | None) -> float:
+    return settings.conversations_days if days is None else days
 
 
 def prune_events(database: Database, days: float, *, dry_run: bool = False) -> int:

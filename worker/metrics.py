@@ -1,7 +1,7 @@
 """What Prometheus scrapes: the events of this worker counted, its own state, and the backlog that all workers share."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from time import monotonic, time
+from time import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -20,7 +20,6 @@ OTHER = "other"
 _MOST_VALUES = 100
 _RUN_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 28800)
 _COMMIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-_LETS_GO = frozenset({"run.ended", "run.retried", "run.crashed", "run.handed_over", "run.parked", "claim.lost"})
 
 
 class Metrics:
@@ -32,7 +31,6 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._tools = frozenset(tools)
         self._values: dict[str, set[str]] = {}
-        self._began: dict[str, float] = {}
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(f"runwright_{name}", meaning, labels, registry=registry)
@@ -58,7 +56,6 @@ class Metrics:
         started.set_to_current_time()
         ProcessCollector(registry=registry)
         self._on: dict[str, Callable[[Mapping[str, Any]], None]] = {
-            "run.claimed": self._claimed,
             "run.ended": self._ended,
             "run.retried": lambda fields: self._retries.labels(self._value("reason", fields.get("code"))).inc(),
             "run.crashed": lambda _fields: self._retries.labels("crashed").inc(),
@@ -74,10 +71,8 @@ class Metrics:
         """Count one event."""
         if handle := self._on.get(name):
             handle(fields)
-        if usage := fields.get("usage") or getattr(fields.get("end"), "usage", None):
+        if usage := fields.get("usage"):
             self._used(fields["claim"], usage)
-        if name in _LETS_GO:
-            self._began.pop(fields["claim"].run_id, None)
 
     def watch(self, vitals: Vitals, queues: Collection[str], room: int) -> None:
         """Show the state of a worker of these queues, and the backlog of all, beside the counts."""
@@ -94,16 +89,10 @@ class Metrics:
         """Return everything in Prometheus' text format."""
         return Page(generate_latest(self.registry), CONTENT_TYPE_LATEST)
 
-    def _claimed(self, fields: Mapping[str, Any]) -> None:
-        claim: Claim = fields["claim"]
-        # What had passed when it was claimed, so that a run which was handed over counts from its first claim.
-        self._began[claim.run_id] = monotonic() - max(0.0, claim.timeout - claim.seconds_left)
-
     def _ended(self, fields: Mapping[str, Any]) -> None:
         claim: Claim = fields["claim"]
         self._ends.labels(fields["status"], self._value("assistant", claim.assistant)).inc()
-        if began := self._began.get(claim.run_id):
-            self._run_seconds.observe(monotonic() - began)
+        self._run_seconds.observe(fields["seconds"])
         if ended_at := fields.get("provider_ended_at"):
             self._end_to_commit.observe(max(0.0, time() - ended_at))
 

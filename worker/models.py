@@ -199,6 +199,7 @@ class ToolCall(Base):
     attempt: Mapped[int]
     name: Mapped[str] = mapped_column(String(200))
     arguments: Mapped[str] = mapped_column(Text)
+    # What calling it again does: once, idempotent, read; idempotent also where a person took the repetition on.
     effect: Mapped[str] = mapped_column(String(20), default="once")
     status: Mapped[str] = mapped_column(String(20))
     output: Mapped[str | None] = mapped_column(Text)
@@ -282,6 +283,8 @@ class Outgoing(Base):
     """The outbox: what is told outside once the transaction that wrote it is committed, at least once."""
 
     __tablename__ = "runwright_outbox"
+    # A number that comes again could be deleted by a slow sender of the letter that had it before.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
     # result: to Celery's result backend; run, batch: the task that its producer asked for.

@@ -8,16 +8,14 @@ from typing import Any, Self
 
 import redis
 import structlog
-from redis.backoff import NoBackoff
 from redis.client import PubSub
-from redis.retry import Retry
 
 from worker import urls
 from worker.outlet import Outlet
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_LIMIT = 2.0  # seconds for one answer of Redis
+_LIMIT = 2.0  # seconds for a subscription to be confirmed
 _LOOK = 3.0  # seconds after which a waiter looks at the row although no notice came
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # without Redis
 
@@ -27,10 +25,7 @@ class Notices:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; raises SettingsError where there is no broker."""
-        url = urls.redis_client_url(settings.broker_url())
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=_LIMIT, socket_connect_timeout=_LIMIT, retry=Retry(NoBackoff(), 0)
-        )
+        self._redis = urls.redis_client(settings.broker_url())
 
     def publish(self, run_ids: Iterable[str]) -> None:
         """Wake whoever waits for these runs; call it after the commit."""

@@ -1,7 +1,7 @@
 """How a runner waits: pauses that the engine can end, requests repeated for as long as the run has time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
@@ -53,6 +53,8 @@ class Pace:
         self.parts = parts
         self.settings = parts.settings
         self.ends_at = monotonic() + held.claim.seconds_left
+        # What had passed when it was claimed, so that a run which was handed over counts from its first claim.
+        self._began_at = monotonic() - max(0.0, held.claim.timeout - held.claim.seconds_left)
         self._alive = alive
 
     def heed(self) -> None:
@@ -67,6 +69,10 @@ class Pace:
     def seconds_left(self) -> float:
         """Return the seconds that the run may still take."""
         return max(0.0, self.ends_at - monotonic())
+
+    def seconds_taken(self) -> float:
+        """Return the seconds since the run was first claimed, waits for people left out."""
+        return round(monotonic() - self._began_at, 3)
 
     def last(self, seconds: float) -> None:
         """Take the cancel as heard and give what is left to do so many seconds from now."""
@@ -97,8 +103,22 @@ class Pace:
             over.cancel()
         self.heed()
 
-    async def patiently(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def unless_told(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Make a request, and leave it as soon as there is something to heed."""
+        made, changed = asyncio.create_task(request()), asyncio.create_task(self.held.changed.wait())
+        try:
+            await asyncio.wait({made, changed}, timeout=self.seconds_left(), return_when=asyncio.FIRST_COMPLETED)
+            if not made.done():
+                self.heed()
+            return await made
+        finally:
+            made.cancel()
+            changed.cancel()
+
+    async def patiently(self, request: Callable[[], Coroutine[Any, Any, T]], *, whole: bool = False) -> T:
         """Repeat a request that fails in passing, with growing pauses; raises ProviderError for what will not pass.
+
+        One that must be `whole` is not left when there is something to heed, only not repeated.
 
         A provider that is away costs no attempt: the run waits here. Half of each pause is chance, and when one run's
         request passes the others come back one after another, so that a thousand do not come back at once.
@@ -106,7 +126,7 @@ class Pace:
         failures = 0
         while True:
             try:
-                answer = await request()
+                answer = await (request() if whole else self.unless_told(request))
             except ProviderError as error:
                 if not error.transient:
                     raise

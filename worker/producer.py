@@ -13,7 +13,7 @@ from worker.store.reading import RunView
 
 
 class Producer:
-    """The database, checked, and the doorbell."""
+    """The database, checked, the doorbell and the notices of ends; cancel and retry, which need all of them."""
 
     def __init__(self, settings: Settings) -> None:
         """Connect; raises SchemaError with the command to run where the schema is not this version's."""
@@ -40,10 +40,11 @@ class Producer:
 
     def cancel(self, run_id: str) -> Status:
         """Ask for a cancel and return the status now; raises UnknownRun."""
+        bell = self.doorbell  # where there is no broker, say so before anything is written
         with self.database.write() as connection:
             status, due = asking.ask_cancel(connection, run_id)
         if due:
-            self.doorbell.ring([due])
+            bell.ring([due])
         if status in TERMINAL and self.notices:
             self.notices.publish([run_id])
         return status
@@ -53,11 +54,12 @@ class Producer:
 
         With `start_over` also where it asks its model anew and could repeat a `once` call.
         """
+        bell = self.doorbell
         with self.database.write() as connection:
             queue = asking.reopen(connection, run_id, start_over=start_over)
             view = reading.run(connection, run_id)
         if queue:
-            self.doorbell.ring([queue])
+            bell.ring([queue])
         return view
 
 

@@ -49,8 +49,8 @@ class Runner:
         except TimeUp:
             await self._expire()
         except ProviderError as error:
-            self._chain.unclear = self._chain.unclear or self._chain.open
-            await self.fail(Failed(error.code, error.message, Usage(), error.transient))
+            self._chain.leave_if_open()
+            await self._fail(Failed(error.code, error.message, Usage(), error.transient))
 
     async def _course(self) -> None:
         while True:
@@ -61,7 +61,7 @@ class Runner:
                 case Done() as done:
                     return await self._finish(done)
                 case Failed() as failed:
-                    return await self.fail(failed)
+                    return await self._fail(failed)
 
     async def _take_calls(self, asked: NeedsTools) -> None:
         tools = {call.name: self._parts.registry.get(call.name) for call in asked.calls}
@@ -84,7 +84,7 @@ class Runner:
             return await self._settle(Event.COMPLETE, done)
         return await self._settle(Event.STOP_SHORT, done, done.stopped_by, f"the answer was cut: {done.stopped_by}")
 
-    async def fail(self, failed: Failed) -> None:
+    async def _fail(self, failed: Failed) -> None:
         """Queue a further attempt where the failure may pass and one is left; else the run has failed."""
         claim, settings = self._claim, self._settings
         if not failed.transient or claim.attempt >= claim.max_attempts:
@@ -104,7 +104,7 @@ class Runner:
         if await self._pace.write(settling.crashed, delay, _MOST_CRASHES):
             self._held.again_in = delay
             return self._pace.emit("run.crashed", message=message, seconds=round(delay, 2))
-        self._chain.unclear = self._chain.unclear or self._chain.open
+        self._chain.leave_if_open()
         return await self._settle(Event.FAIL, None, "internal_error", message)
 
     async def _cancel(self) -> None:
@@ -125,7 +125,8 @@ class Runner:
         settled = await self._pace.write(settling.settle, end)
         self._held.freed = settled.next_queue
         ended_at = last.at if isinstance(last, Done) else None
-        self._pace.emit("run.ended", status=settled.status.value, code=code, end=end, provider_ended_at=ended_at)
+        told = {"status": settled.status.value, "code": code, "seconds": self._pace.seconds_taken()}
+        self._pace.emit("run.ended", **told, usage=end.usage, provider_ended_at=ended_at)
 
 
 def _end(event: Event, last: Ended | None, code: str | None, message: str | None) -> End:

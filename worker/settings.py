@@ -143,7 +143,7 @@ class Settings(BaseModel):
     cancel_timeout: PositiveFloat = Field(
         60.0,
         alias="RUNWRIGHT_CANCEL_TIMEOUT",
-        description="Seconds that a cancelled run waits for the provider to stop before it ends here all the same.",
+        description="Seconds to wait for the provider to stop a cancelled or expired run, or an overdue step.",
     )
     on_unknown: Literal["fail", "create"] = Field(
         "fail",
@@ -199,7 +199,7 @@ class Settings(BaseModel):
     database_pool: PositiveInt = Field(
         5,
         alias="RUNWRIGHT_DATABASE_POOL",
-        description="Connections of a worker's engine; its Celery tasks have as many again.",
+        description="Connections of a worker's engine; Celery tasks have as many again, lease and health three more.",
     )
     result_backend: Annotated[str, AfterValidator(_result_backend)] = Field(
         "redis",
@@ -228,7 +228,7 @@ class Settings(BaseModel):
     http: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:0",
         alias="RUNWRIGHT_HTTP",
-        description="HOST:PORT where a worker answers /healthz and /metrics; port 0 takes a free one; or off.",
+        description="HOST:PORT where a worker answers /livez, /healthz and /metrics; port 0 takes a free one; or off.",
     )
     crash_at: str | None = Field(
         None,

@@ -94,9 +94,19 @@ def _renderer(log_format: str) -> Processor:
 
 
 _events = structlog.get_logger("worker.events")
-# Shown on every line already (claim), holding the model's text (end), or counted in metrics (usage).
-_NOT_LOGGED = frozenset({"claim", "end", "usage"})
-_WARNINGS = frozenset({"claim.lost", "provider.refused", "run.crashed", "run.retried", "run.unknown", "worker.reaped"})
+# Shown on every line already (claim), or for the metrics only.
+_NOT_LOGGED = frozenset({"claim", "usage", "provider_ended_at"})
+_WARNINGS = frozenset(
+    {
+        "claim.lost",
+        "provider.refused",
+        "run.answer_lost",
+        "run.crashed",
+        "run.retried",
+        "run.unknown",
+        "worker.reaped",
+    }
+)
 # A tick for those who have something to do now and then.
 _SILENT = "worker.tended"
 

@@ -6,6 +6,9 @@ The messages of the errors never hold the URL: it may carry a password.
 import re
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -61,6 +64,12 @@ def redis_client_url(broker: str) -> str:
         return broker
     query = {"db" if name == "virtual_host" else name: value for name, value in parse_qsl(parts.query)}
     return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
+
+
+def redis_client(broker: str) -> redis.Redis:
+    """Return a client that gives up after two seconds: nothing that we tell Redis is worth a longer wait."""
+    url = redis_client_url(broker)
+    return redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
 
 
 def http_url(url: str) -> str:

@@ -10,12 +10,12 @@
     schema_commands       migrate
     care_commands         doctor, cleanup
     status_commands       status, pause, resume
-    local, stack          up, demo, and the processes they start
+    local, stack          up, demo, and the processes they start;  interrupts: the signals that end them
     output                what a terminal and what a program gets: results on stdout, notes on stderr
     tables, progress      how runs and batches look;  timeline: what happened to a run, in words
     questions             what people are asked, and who answers
     errands, bar          a child that asks the provider; how far a long command has come
 
-A module of commands has an `app`; main names it in one line. Exit codes: 0 done, 1 the run did not complete, 2 wrong
-usage or settings.
+A module of commands has an `app`; main names it in one line. Exit codes: 0 done; 1 the run did not
+complete, the tool failed, or doctor found something wrong; 2 wrong usage or settings.
 """

@@ -13,14 +13,12 @@ from worker import maintenance
 from worker.doctor import Verdict
 from worker.producer import producer
 from worker.settings import Settings
-from worker.store import cleaning
 from worker.store.database import Database
 
 app = typer.Typer()
 
 _SHOWN = 20
 _NO_KEY = "OPENAI_API_KEY: not set, so the provider was not asked"
-_MARKS = {"wrong": "WRONG", "warn": "warn", "info": "info"}
 
 
 @app.command()
@@ -63,8 +61,7 @@ def _at_the_provider(database: Database, settings: Settings, hours: float, *, fi
 
 def _tell(verdict: Verdict, *, fix: bool) -> None:
     found = len(verdict.findings)
-    mark = "skip" if verdict.skipped else _MARKS[verdict.level] if found else "fixed" if verdict.mended else "ok"
-    say(f"{mark:6} {verdict.name}: {verdict.holds}")
+    say(f"{_mark(verdict):6} {verdict.name}{'; expected' if found or verdict.skipped else ''}: {verdict.holds}")
     for told in [verdict.skipped, *verdict.notes, f"{verdict.mended} mended" if verdict.mended else None]:
         if told:
             say(f"       {told}")
@@ -72,8 +69,17 @@ def _tell(verdict: Verdict, *, fix: bool) -> None:
         say(f"       {one.subject}  {one.told}".rstrip())
     if found > _SHOWN:
         say(f"       … {found} in all")
-    if found and verdict.cure and not fix:
-        say(f"       --fix {verdict.cure}")
+    todo = f"--fix {verdict.cure}" if verdict.cure and not fix else verdict.hint
+    if found and todo:
+        say(f"       → {todo}")
+
+
+def _mark(verdict: Verdict) -> str:
+    if verdict.skipped:
+        return "skip"
+    if verdict.findings:
+        return "WRONG" if verdict.wrong else verdict.level
+    return "fixed" if verdict.mended else "ok"
 
 
 @app.command()
@@ -86,19 +92,11 @@ def cleanup(
 ) -> None:
     """Delete old events here and, at the provider, conversations that no run has needed for long."""
     door = producer()
-    settings, database = door.settings, door.database
-    events_days = settings.events_days if days is None else days
-    conversations_days = settings.conversations_days if days is None else days
-    cleaned = maintenance.Cleaned(maintenance.prune_events(database, events_days, dry_run=dry_run))
-    with database.read() as connection:
-        old = cleaning.count_conversations(connection, conversations_days)
-    if dry_run:
-        cleaned.conversations = old
-    elif settings.openai_api_key is None:
+    send = errands.send if door.settings.openai_api_key else None
+    with bar("conversations", maintenance.count_conversations(door.database, door.settings, days)) as done:
+        cleaned = maintenance.clean(door.database, door.settings, send, days=days, dry_run=dry_run, tell=done)
+    if send is None and not dry_run:
         note(_NO_KEY)
-    else:
-        with bar("conversations", old) as done:
-            maintenance.delete_conversations(database, conversations_days, errands.send, cleaned, tell=done)
     if as_json:
         emit(asdict(cleaned))
         return

@@ -1,14 +1,11 @@
 """`up` and `demo`: everything on this machine, started and stopped with the command."""
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -46,16 +43,21 @@ def up() -> None:
     settings = Settings.from_env()
     simulate = settings.openai_api_key is None
     note("starting …")
-    with _ends_with_sigterm(), stack.running(settings.home, environment(), simulate=simulate) as running:
+    with stack.running(settings.home, environment(), simulate=simulate) as running:
         for line in _where(running, simulate=simulate):
             OUT.print(line, soft_wrap=True)
         OUT.print("ready; stop with Ctrl-C. In another terminal: runwright submit --assistant NAME TEXT --wait")
         try:
-            while True:
-                running.check()
-                time.sleep(0.5)
+            with running.interrupts.breaking():
+                _stay(running)
         except KeyboardInterrupt:
             note("stopping …")
+
+
+def _stay(running: Stack) -> NoReturn:
+    while True:
+        running.check()
+        time.sleep(0.5)
 
 
 @app.command()
@@ -77,13 +79,11 @@ def demo(
     home = settings.home / "demo"
     note(_promise(live=live))
     environ = {**environment(with_settings=live), **chosen}
-    with (
-        _ends_with_sigterm(),
-        stack.running(home, environ, simulate=not live, queues=celery_queue(QUEUE)) as running,
-    ):
+    with stack.running(home, environ, simulate=not live, queues=celery_queue(QUEUE)) as running:
         for line in _where(running, simulate=not live):
             note(line)
-        completed = _main_job(running, model=model, live=live, as_json=as_json)
+        with running.interrupts.breaking():
+            completed = _main_job(running, model=model, live=live, as_json=as_json)
         note("stopping what was started …")
     raise typer.Exit(0 if completed else 1)
 
@@ -140,17 +140,3 @@ def _say_where(running: Stack, batch_id: str, written: tuple[Path, ...]) -> None
         OUT.print(f"results   {file}", soft_wrap=True)
     OUT.print(f"database  {urls.without_secret(running.settings().database_url)}", soft_wrap=True)
     OUT.print(f"again     RUNWRIGHT_HOME={running.home} .venv/bin/runwright batch show {batch_id}", soft_wrap=True)
-
-
-@contextmanager
-def _ends_with_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that what was started is stopped."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

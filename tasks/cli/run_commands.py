@@ -1,4 +1,4 @@
-"""One run from the shell: submit, show, list, cancel, retry."""
+"""Runs from the shell: submit, show, list."""
 
 import sys
 from collections.abc import Iterable

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tasks.cli.interrupts import Interrupts
 from worker import embedded
 from worker.errors import RunwrightError
 from worker.settings import Settings
@@ -16,7 +17,8 @@ from worker.store import reading, schema
 from worker.store.database import Database
 
 _START_SECONDS = 60.0
-_STOP_SECONDS = 45.0  # more than a worker's own grace for its tools
+_STOP_SPARE = 25.0  # seconds beyond grace and leases: those of worker/service.py, and Celery's own
+_AGAIN_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 
 
@@ -28,6 +30,7 @@ class Stack:
         self.home = home
         self.environ = {**environ, "RUNWRIGHT_HOME": str(home)}
         self.logs = home / "logs"
+        self.interrupts = Interrupts()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def settings(self) -> Settings:
@@ -56,6 +59,7 @@ class Stack:
         deadline = time.monotonic() + _START_SECONDS
         while not condition():
             self.check(name)
+            self.interrupts.check()
             if time.monotonic() > deadline:
                 raise RunwrightError(f"the {name} did not come up in {_START_SECONDS:g} s; see {self.logs / name}.log")
             time.sleep(_LOOK_SECONDS)
@@ -70,15 +74,22 @@ class Stack:
                 raise RunwrightError(f"the {name} ended with code {code}: {last} (all of it in {self.logs / name}.log)")
 
     def stop(self) -> None:
-        """End every process, the last started first, and wait for each."""
-        for _name, child in reversed(self._children.items()):
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(_STOP_SECONDS)
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+        """End every process, the last started first, and wait for each; a worker that must hurry is told so."""
+        settings = self.settings()
+        limit = settings.tool_grace + 2 * settings.lease + _STOP_SPARE
+        for child in reversed(self._children.values()):
+            self._end(child, time.monotonic() + limit)
+
+    def _end(self, child: subprocess.Popen[bytes], deadline: float) -> None:
+        child.terminate()
+        while child.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_AGAIN_SECONDS)
+            if self.interrupts.hurried:
+                child.terminate()  # a second time: a worker gives running tools no more time
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 @contextlib.contextmanager
@@ -86,22 +97,20 @@ def running(home: Path, environ: Mapping[str, str], *, simulate: bool, queues: s
     """Start everything that is not given by the environment and stop it at the end.
 
     With `simulate` the provider is a simulator, whatever OPENAI_* hold. Raises RunwrightError where a part fails.
+    Signals are taken meanwhile: the block lets them break it off with `stack.interrupts.breaking()`.
     """
     stack = Stack(home, environ)
-    redis = None
-    try:
+    with stack.interrupts.taken(), contextlib.ExitStack() as ends:
         if stack.settings().redis_url is None:
-            redis = embedded.start(stack.settings().home)
+            ends.callback(embedded.start(stack.settings().home).stop)
+        ends.callback(stack.stop)
         if simulate:
             _start_simulator(stack)
-        database = _migrated(stack.settings())
+        with stack.interrupts.breaking():
+            database = _migrated(stack.settings())
         _start_worker(stack, database, queues)
         stack.start("scheduler", "celery", "-A", "worker.app", "beat", "--enable-remote-control")
         yield stack
-    finally:
-        stack.stop()
-        if redis:
-            redis.stop()
 
 
 def _start_simulator(stack: Stack) -> None:

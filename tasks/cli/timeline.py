@@ -49,6 +49,8 @@ class _Words:
             "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",
             "parked": lambda _event, _data: "parked until it is due again",
             "handed_over": lambda _event, _data: "let go as it is: any worker goes on",
+            "reaped": lambda event, _data: f"taken from worker {event['worker']}, whose lease had run out",
+            "released": lambda event, _data: f"left behind by worker {event['worker']}",
             "crashed": lambda _event, data: f"let go after a bug of the worker's, for {data['delay']} s",
             "retried": lambda event, data: f"attempt failed: {self._error(event)}; the next in {data['delay']} s",
         }

@@ -22,7 +22,7 @@ from tests.chaos import recovery
 from tests.chaos.audit import Audit
 from tests.chaos.breakables import Postgres, breakable_postgres, breakable_redis
 from tests.chaos.effects import TOOLS
-from tests.chaos.fight import Fight, Plan, Tally
+from tests.chaos.fight import FROZEN, Fight, Plan, Tally
 from tests.chaos.nursery import Nursery
 from tests.servers import REAPER, is_foreign, simulator, stack
 from worker.store.database import Database
@@ -101,7 +101,8 @@ def fight(given: argparse.Namespace, folder: Path, show: Callable[[int, Counter[
             **there.env,
             "RUNWRIGHT_LEASE": str(given.lease),
             "RUNWRIGHT_ON_UNKNOWN": given.on_unknown,
-            "RUNWRIGHT_ADOPTION_WAIT": str(2 * _longest(given.latency) + 10),
+            # A frozen worker may send its create when it wakes.
+            "RUNWRIGHT_ADOPTION_WAIT": str(2 * _longest(given.latency) + 10 + FROZEN * given.lease),
             "RUNWRIGHT_MAX_IN_FLIGHT": str(max(10, 2 * plan.threads // plan.workers)),
             "RUNWRIGHT_CLAIM_CHUNK": "20",
             "RUNWRIGHT_DATABASE_POOL": str(_POOL),
@@ -125,6 +126,7 @@ def figures(plan: Plan, tally: Tally, audit: Audit) -> dict[str, Any]:
     return {
         **{kind: tally.done[kind] for kind in ("kills", "hand-overs", "freezes", "Redis losses")},
         **{kind: tally.done[kind] for kind in ("database halts", "database crashes")},
+        "starts refused": tally.done["starts refused"],
         "runs": plan.runs,
         "threads": plan.threads,
         "workers": plan.workers,

@@ -53,13 +53,13 @@ class Postgres:
 
     def __init__(self, folder: Path, logs: Path) -> None:
         self._folder = folder
-        programs, prefix, self._options = postgres._way_to_run(folder)
+        programs, prefix, self._options = postgres.way_to_run(folder)
         initdb = [*prefix, str(programs / "initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
         subprocess.run(
             [*initdb, "--no-sync", "--no-instructions", "-D", str(folder / "data")],
             check=True,
             cwd=folder,
-            env=postgres._ENV,
+            env=postgres.ENV,
             stdout=subprocess.DEVNULL,
             timeout=60,
             **self._options,
@@ -71,8 +71,8 @@ class Postgres:
 
     def start(self) -> None:
         """Start it and wait until it answers; after a crash it recovers first."""
-        self._process = Process(self._command, self._log, postgres._ENV, cwd=self._folder, **self._options)
-        self._process.wait_for(lambda: postgres._answers(self.url), "PostgreSQL")
+        self._process = Process(self._command, self._log, postgres.ENV, cwd=self._folder, **self._options)
+        self._process.wait_for(lambda: postgres.answers(self.url), "PostgreSQL")
 
     def halt(self) -> None:
         """Stop all its processes where they are: connections stay, nothing answers."""

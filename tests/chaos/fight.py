@@ -3,6 +3,7 @@
 import contextlib
 import random
 import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -25,9 +26,12 @@ from worker.models import Run
 from worker.producer import producer
 
 T = TypeVar("T")
+FROZEN = 1.5
+"""Leases that a worker is frozen for."""
 _GAP = 0.25  # seconds between two faults: a fleet that is killed faster than it starts carries nothing
 _QUIET = 90.0  # seconds without any end, after which what has not ended counts as lost
 _CHUNK = 50
+_REFUSED = 2  # the exit code of a worker that cannot begin
 # What a run asks for, by its number, and how many provider runs that takes.
 _KINDS = (
     ("", 1),
@@ -129,8 +133,6 @@ class Fight:
             self._show(ended, self.tally.done)
             time.sleep(0.2)
         self.tally.seconds = time.monotonic() - began
-        for pid in list(self._frozen):
-            self._thaw(pid)
 
     def _faults(self) -> list[tuple[float, Callable[[], bool]]]:
         plan, kinds = self._plan, list[tuple[int, Callable[[], bool]]]()
@@ -168,10 +170,12 @@ class Fight:
             told_at = self._stopping.pop(worker.pid, None)
             if told_at is not None and worker.code == 0:
                 self.tally.stop_seconds.append(now - told_at)
+            elif worker.code == _REFUSED and worker.pid not in self._ready:
+                self.tally.done["starts refused"] += 1  # the database was away
             elif worker.code != -signal.SIGKILL:
                 self.tally.unclean.append(f"{worker.node} ended with {worker.code}: {worker.log_file}")
         for pid in [pid for pid, until in self._frozen.items() if now >= until]:
-            self._thaw(pid)
+            del self._frozen[pid]
         while len(self._fleet) < self._plan.workers:
             self._born += 1
             self._fleet.append(self._nursery.worker(f"worker-{self._born}", self._env))
@@ -184,12 +188,6 @@ class Fight:
                 self._ready.add(worker.pid)
         able = [one for one in self._fleet if one.pid in self._ready and one.pid not in busy and not one.ended]
         return self._random.choice(able) if able else None
-
-    def _thaw(self, pid: int) -> None:
-        del self._frozen[pid]
-        for worker in self._fleet:
-            if worker.pid == pid:
-                worker.send(signal.SIGCONT)
 
     # ── the faults: each tells whether it happened ────────────────────────────────────────────────────────────────
 
@@ -217,8 +215,13 @@ class Fight:
         worker = self._pick()
         if worker is None:
             return False
+        seconds = FROZEN * self._plan.lease
         worker.send(signal.SIGSTOP)
-        self._frozen[worker.pid] = time.monotonic() + 1.5 * self._plan.lease
+        self._frozen[worker.pid] = time.monotonic() + seconds
+        # A thread of its own: what the frozen one has locked may hold up our next question to the database.
+        thaw = threading.Timer(seconds, worker.send, [signal.SIGCONT])
+        thaw.daemon = True
+        thaw.start()
         self.tally.done["freezes"] += 1
         return True
 

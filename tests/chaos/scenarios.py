@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
+from tasks import batches
+from tasks.batches import Document
 from tasks.runs import RunHandle
 from tests.chaos.nursery import Forked
 from worker.lifecycle import TERMINAL, Status
 from worker.models import Worker
 from worker.producer import producer
+from worker.store import batches as store_batches
 from worker.store import claiming, leases, outbox
 
 
@@ -24,7 +27,8 @@ class Ask:
     status: Status = Status.COMPLETED
 
 
-TOOLED = Ask("[[call look_up {}]][[call book {}]][[then]][[call put {}]][[say done]]", 3)
+HOOK = "shop.ended@hooks"
+TOOLED = Ask("[[call look_up {}]][[call book {}]][[call put {}]][[say done]]", 2)
 Act = Callable[[Forked, Sequence[RunHandle]], bool]
 
 
@@ -103,6 +107,16 @@ def tell_again(_worker: Forked, handles: Sequence[RunHandle]) -> bool:
     return False
 
 
+def end_a_batch(_worker: Forked, _handles: Sequence[RunHandle]) -> bool:
+    """Have a batch end whenever none does: any worker may write its end, in the end this one."""
+    with producer().database.read() as connection:
+        ending = store_batches.ending(connection)
+    if not ending:
+        unreadable = Document("empty.pdf", None, "it holds no text")
+        batches.submit(producer(), "clerk", "Read this", [unreadable], on_end=HOOK)
+    return False
+
+
 def _claim(worker_id: str, handles: Sequence[RunHandle]) -> None:
     queue = handles[0].result().queue
     with producer().database.write() as connection:
@@ -123,15 +137,16 @@ BEREAVED = Scenario(act=leave_a_dead_worker, aside=True)
 FLAWED = Scenario(env={"RUNWRIGHT_TOOL_MODULES": "tests.chaos.effects,tests.chaos.flaw"})
 NOWHERE = "redis+socket:///nowhere?virtual_host=0"
 TOLD = Scenario(act=tell_again)
+BATCHED = Scenario(act=end_a_batch)
 UNTOLD = Scenario(env={"RUNWRIGHT_RESULT_BACKEND": NOWHERE}, act=tell_again)
 
-HOOK = "shop.ended@hooks"
 # Each has a .before and an .after, and one kill at each of them.
 PLACES = {
     "commit.ask": APPROVED,
     "commit.claim": PLAIN,
     "commit.crashed": FLAWED,
     "commit.created": PLAIN,
+    "commit.end": BATCHED,
     "commit.finish": PLAIN,
     "commit.give_back": UNTOLD,
     "commit.hand_over": STOPPED,
@@ -152,6 +167,7 @@ PLACES = {
     "commit.take": TOLD,
     "commit.withdraw": PLAIN,
     "commit.write_off": UNAPPROVED,
+    "outside.adopt": ANSWER_LOST,
     "outside.cancel": CANCELLED,
     "outside.create": PLAIN,
     "outside.deliver": TOLD,

@@ -63,6 +63,13 @@ def test_what_is_broken_is_found_and_mended(ground: Ground, name: str) -> None:
     assert ground.claimed() == [behind if name == "ends" else run]
 
 
+def test_every_finding_has_a_way_on() -> None:
+    """Expected: what is not mended says what a person does."""
+    assert [
+        one.name for one in doctor.checks(Settings.from_env({})) if not (one.mend and one.cure) and not one.hint
+    ] == []
+
+
 def test_a_sound_database_is_left_alone(ground: Ground) -> None:
     """Expected: nothing found, nothing written, with runs queued, waiting, held, retried and ended."""
     ground.boot()

@@ -141,9 +141,24 @@ def test_an_approval_makes_a_parked_run_due(ground: Ground) -> None:
         None,
     )
     assert (row.decided_at is not None, due(ground, run)) == (True, True)
-    assert events(ground, run)[-1] == ("approved", {"call_id": "c1", "tool": "pay", "by": "ann"})
+    assert events(ground, run)[-1] == (
+        "approved",
+        {"call_id": "c1", "tool": "pay", "by": "ann", "reason": "fine"},
+    )
     (claim,) = ground.claim(queues=("q",))
     assert (claim.run_id, claim.status, claim.attempt) == (run, Status.REQUIRES_ACTION, 1)
+
+
+def test_a_decision_is_shown_with_its_call(ground: Ground) -> None:
+    """Expected: question, decision, who and why stand beside what the call came to; a long why not in the event."""
+    run, why = parked(ground, "c1", "c2"), "because " * 30
+    ground.write(deciding.deny, run, "c1", by="ann", reason=why)
+    with ground.database.read() as connection:
+        first, second = reading.run(connection, run).tool_calls
+    asked = ("question", "decision", "decided_by", "reason")
+    assert [first[name] for name in asked] == ["approval", "denied", "ann", why]
+    assert [second[name] for name in asked] == ["approval", None, None, None]
+    assert events(ground, run)[-1] == ("denied", {"call_id": "c1", "tool": "pay", "by": "ann"})
 
 
 def test_the_last_answer_makes_the_run_due(ground: Ground) -> None:

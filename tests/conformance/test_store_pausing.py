@@ -116,11 +116,17 @@ def test_a_pause_is_listed_with_its_reason(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(Kind.ASSISTANT, "nobody"), (Kind.BATCH, "b0"), (Kind.QUEUE, ""), (Kind.QUEUE, "q" * 101)]
+    ("kind", "name", "words"),
+    [
+        (Kind.ASSISTANT, "nobody", r"no assistant 'nobody' \(there is: helper\); `runwright assistants apply"),
+        (Kind.BATCH, "b0", "no batch 'b0'; `runwright batch list` shows the newest"),
+        (Kind.QUEUE, "", "it has 1 to 100 characters"),
+        (Kind.QUEUE, "q" * 101, "it has 1 to 100 characters"),
+    ],
 )
-def test_what_is_not_there_cannot_be_paused(ground: Ground, kind: Kind, name: str) -> None:
+def test_what_is_not_there_cannot_be_paused(ground: Ground, kind: Kind, name: str, words: str) -> None:
     """A pause with a typing error would hold nothing back, so it is refused, as is a resume of what is not paused."""
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=words):
         ground.write(pausing.pause, kind, name)
     with pytest.raises(UsageError, match="is not paused"):
         ground.write(pausing.resume, kind, name)

@@ -123,10 +123,21 @@ def test_a_doctor_s_visit(cli: Cli, door: Producer) -> None:
         connection.execute(update(Run).values(due_at=None))
     ill = cli("doctor", "--no-provider")
     assert ill.code == 1
-    assert f"WRONG  due times: every run with the turn and without an owner has a due time\n       {run}" in ill.out
+    assert (
+        f"WRONG  due times; expected: every run with the turn and without an owner has a due time\n       {run}"
+        in ill.out
+    )
+    assert "ok     turns: no thread has more than one turn" in ill.out
     assert "--fix makes the run due now" in ill.out
     mended = cli("doctor", "--fix", "--no-provider")
     assert (mended.code, "fixed  due times" in mended.out) == (0, True)
+    cli("submit", "--assistant", "clerk", "--queue", "nobody", "x")
+    warned = cli("doctor", "--no-provider")
+    assert warned.code == 0
+    expected = (
+        "queues; expected: every queue with due runs is served by a living worker\n       nobody\n       → start a"
+    )
+    assert f"warn   {expected}" in warned.out
 
 
 def test_without_a_key_only_events_go(cli: Cli, door: Producer) -> None:

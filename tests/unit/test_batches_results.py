@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tasks import batches
+from tasks import batches, bulk
 from tasks.batches import Document, Result
+from tasks.bulk import Change
 from tasks.cli.progress import watch
 from tasks.cli.tables import results_table
 from worker.errors import UsageError
-from worker.lifecycle import Event
+from worker.lifecycle import Event, Status
 from worker.producer import Producer, producer
 from worker.response import Usage
 from worker.store import assistants, claiming, leases, settling
 from worker.store import batches as store
+from worker.store.choosing import Chosen
 
 DOCUMENTS = [
     Document("=cmd.txt", "one"),
@@ -125,14 +127,19 @@ def test_export_of_an_unknown_batch_touches_no_file(door: Producer, tmp_path: Pa
         batches.export(door.database, batch_id, tmp_path / "file")
 
 
+def change(door: Producer, what: Change, batch_id: str, *statuses: Status) -> int:
+    """Cancel or retry what a choice of the batch holds; returns how many those were."""
+    return bulk.apply(door, what, bulk.choice(what, Chosen(batch_id=batch_id, statuses=statuses))).count
+
+
 def test_cancel_and_retry_of_a_whole_batch(door: Producer) -> None:
-    """Cancelled runs are not failed ones; without only_failed they come back too, completed ones never."""
+    """Cancelled runs are not failed ones; where nothing is chosen they come back too, completed ones never."""
     batch_id = batches.submit(door, "clerk", "P", [*DOCUMENTS, Document("d.txt", "four")])
     end(door, Event.COMPLETE, "done")
     end(door, Event.FAIL, None, "server_error")
-    assert batches.cancel(door, batch_id) == 1
-    assert batches.retry(door, batch_id, only_failed=True) == 1
-    assert batches.retry(door, batch_id, only_failed=False) == 1
+    assert change(door, Change.CANCEL, batch_id) == 1
+    assert change(door, Change.RETRY, batch_id, *bulk.FAILED) == 1
+    assert change(door, Change.RETRY, batch_id) == 1
     statuses = [one.status for one in batches.results(door.database, batch_id)]
     assert statuses == ["completed", "unreadable", "queued", "queued"]
 
@@ -141,7 +148,7 @@ def test_watching_without_a_terminal_ends_with_the_batch(door: Producer) -> None
     """One line with the counts, no escape sequence."""
     batch_id = batches.submit(door, "clerk", "P", DOCUMENTS)
     end(door, Event.COMPLETE, ANSWER)
-    batches.cancel(door, batch_id)
+    change(door, Change.CANCEL, batch_id)
     written = io.StringIO()
     progress = watch(door.database, batch_id, Console(file=written))
     assert (progress.ended, progress.completed) == (3, 1)
@@ -152,7 +159,7 @@ def test_watching_without_a_terminal_ends_with_the_batch(door: Producer) -> None
 def test_watching_shows_where_the_batch_stands(door: Producer, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     """A bar in a terminal, a line elsewhere; both say at first that no worker is running."""
     batch_id = batches.submit(door, "clerk", "P", DOCUMENTS)
-    monkeypatch.setattr("tasks.cli.progress.time.sleep", lambda _: batches.cancel(door, batch_id))
+    monkeypatch.setattr("tasks.cli.progress.time.sleep", lambda _: change(door, Change.CANCEL, batch_id))
     written = io.StringIO()
     progress = watch(door.database, batch_id, Console(file=written, width=120, force_terminal=terminal))
     assert progress.ended == 3

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import typer.main
 
-from tasks import runs
+from tasks import approvals, runs
 from tasks.cli.main import app
 from tools.context import ToolContext
 from tools.registry import Registry, tool, tool_of
-from worker import assistants, wire
+from worker import assistants, doctor, wire
 from worker.lifecycle import MOVES, TERMINAL, Status
 from worker.models import Base
 from worker.settings import Settings
@@ -85,8 +85,10 @@ def _option(option: Any) -> str:
     name = option.opts[0]
     if name == "--json":
         return "- `--json`"
-    # False is the default of a flag, which takes no value.
-    value = "" if option.default is False else f" {option.metavar or name.strip('-').upper()}"
+    if option.secondary_opts:  # a pair such as --this/--no-this: what it is by default is the name of one of them
+        default = name if option.default else option.secondary_opts[0]
+        return f"- `{name}/{option.secondary_opts[0]}` {option.help} Default: {default}."
+    value = "" if option.is_flag else f" {option.metavar or name.strip('-').upper()}"
     default = "" if option.default in (None, False) else f" Default: {option.default}."
     return f"- `{name}{value}` {option.help}{' Required.' if option.required else default}"
 
@@ -174,6 +176,10 @@ def test_the_reference_lists_what_the_code_has(name: str) -> None:
         ("Assistants", set(assistants.AssistantConfig.model_fields)),
         ("Asking for a run", set(inspect.signature(runs.submit).parameters)),
         ("What a run shows", {field.name for field in dataclasses.fields(RunView)}),
+        (
+            "Asking people",
+            {name for name, one in vars(approvals).items() if inspect.isfunction(one) and name[0] != "_"},
+        ),
         ("The decorator", set(inspect.signature(tool).parameters) - {"function"}),
         ("What a call knows", {field.name for field in dataclasses.fields(ToolContext)}),
         ("Shipped tools", set(Registry.load().names())),
@@ -184,6 +190,19 @@ def test_the_reference_lists_what_the_code_has(name: str) -> None:
 def test_the_tables_of_the_reference_are_whole(heading: str, names: set[str]) -> None:
     """The first column of each table holds exactly the names that the code has."""
     assert listed(heading) == names
+
+
+def test_the_reference_says_of_each_command_what_json_prints() -> None:
+    """Every command that takes --json is in the table, and no other."""
+    takes = {name for name, command in commands().items() if any("--json" in one.opts for one in command.params)}
+    assert {f"runwright {name.split(' --')[0]}" for name in listed("What `--json` prints")} == takes
+
+
+def test_the_runbook_says_what_to_do_where_doctor_cannot_mend() -> None:
+    """Each check without a cure has an entry in the section of `runwright doctor`."""
+    section = re.split(r"^## ", (ROOT / "docs" / "runbook.md").read_text(), flags=re.MULTILINE)[-1]
+    incurable = {one.name for one in doctor.checks(Settings.from_env({})) if one.mend is None}
+    assert set(re.findall(r"^### (.+)$", section, re.MULTILINE)) == {"schema", *incurable}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -220,7 +239,9 @@ def test_commands_in_the_text_exist(page: Path) -> None:
         name = next((n for size in (2, 1) if (n := " ".join(["runwright", *words[:size]])) in known), None)
         group = any(full.startswith(f"runwright {words[0]} ") for full in known)
         assert name or (group and len(words) == 1), f"{page.name}: runwright {' '.join(words)}"
-        options = {option for one in known[name].params for option in one.opts} if name else set()
+        options = (
+            {option for one in known[name].params for option in (*one.opts, *one.secondary_opts)} if name else set()
+        )
         assert {word for word in words if word.startswith("--")} <= options | {"--help"}, f"{page.name}: {words}"
 
 

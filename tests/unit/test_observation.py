@@ -112,7 +112,7 @@ def test_the_outlet_never_blocks_its_callers(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_completed_run_is_received_started_and_succeeded() -> None:
     """Flower sees the row of a task runs.run with the run's id, and never the input."""
-    sent = told(("run.claimed", {"claim": claim()}), ("run.ended", {"claim": claim(), "status": "completed"}))
+    sent = told(("run.claimed", {"claim": claim()}), ("run.ended", {"claim": claim(), "status": "completed", "seconds": 1.5}))
 
     assert [event for event, _ in sent] == ["task-received", "task-started", "task-succeeded"]
     assert {fields["uuid"] for _, fields in sent} == {"run-1"}
@@ -144,6 +144,6 @@ def test_a_second_attempt_counts_as_a_retry() -> None:
 )
 def test_every_other_end_has_its_task_event(status: str, event: str) -> None:
     """A run that did not complete is failed in Flower, a cancelled one revoked."""
-    sent = told(("run.ended", {"claim": claim(), "status": status, "code": "x"}))
+    sent = told(("run.ended", {"claim": claim(), "status": status, "code": "x", "seconds": 1.5}))
 
     assert [name for name, _ in sent] == [event]

@@ -13,8 +13,9 @@ from worker.errors import ProviderError
 # Failures of a whole response that may pass (openai.types.responses.response_error; treated as an open set).
 TRANSIENT_CODES = frozenset({"server_error", "rate_limit_exceeded", "vector_store_timeout"})
 _TRANSIENT_STATUSES = frozenset({408, 409, 429})
-# Bad gateway and gateway timeout (RFC 9110, 15.6.3 and 15.6.5): the server behind may have taken the request.
-_GATEWAY_STATUSES = frozenset({502, 504})
+# What the server itself says; every other 5xx may be a gateway's (502, 504, and 520 to 524 of some), and the server
+# behind it may have taken the request (RFC 9110, 15.6.3 and 15.6.5).
+_OWN_STATUSES = frozenset({500, 501, 503})
 # 429 for a budget that is used up does not pass by waiting seconds, although its status says so.
 _SPENT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
@@ -46,7 +47,7 @@ def unreadable(message: str, *, creating: bool) -> ProviderError:
 def _rejected(error: openai.APIStatusError, *, creating: bool) -> ProviderError:
     """An explicit answer of the server means that nothing was created; a gateway only tells that it got none."""
     code = clean(error.code or f"http_{error.status_code}")[:100]
-    if creating and error.status_code in _GATEWAY_STATUSES:
+    if creating and error.status_code >= 500 and error.status_code not in _OWN_STATUSES:
         return ProviderError(code, _message(error), unknown=True)
     may_pass = error.status_code in _TRANSIENT_STATUSES or error.status_code >= 500
     transient = code == "conversation_locked" or (may_pass and code not in _SPENT)

@@ -183,7 +183,9 @@ def _meaning(response: ResponseBody, usage: Usage) -> Look:
     if status in {"completed", "incomplete"}:
         if response.calls and status == "completed":
             return NeedsTools(_asked(response), usage, last_item)
-        return Done(response.text, usage, last_item, _stopped_by(response), response.completed_at)
+        # Calls of an answer that was cut are nobody's: the next create looks for such calls, and answers them.
+        known_end = None if response.calls else last_item
+        return Done(response.text, usage, known_end, _stopped_by(response), response.completed_at)
     if response.error is None:
         told = f"the provider reports the response as {status[:80]}"
         return Failed(f"{status[:80]}_at_provider", told, usage, transient=False)

@@ -28,7 +28,8 @@ def ask_cancel(connection: Connection, run_id: str) -> tuple[Status, str | None]
         # A parked run does not wait for its question any longer; whoever claims it sees the request first.
         due = {} if row.owner is not None else {"due_at": from_now()}
         connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested_at=asked, **due))
-        record(connection, run_id, "cancel_requested", attempt=row.attempt)
+        if row.cancel_requested_at is None:
+            record(connection, run_id, "cancel_requested", attempt=row.attempt)
         return status, row.queue if due else None
     ended = {"status": after(status, Event.CANCEL).value, "turn": False, "due_at": None, "finished_at": from_now()}
     connection.execute(update(Run).where(Run.id == run_id).values(cancel_requested_at=asked, **ended))
@@ -53,7 +54,8 @@ def reopen(connection: Connection, run_id: str, *, start_over: bool = False) -> 
         raise UsageError(f"run {run_id} {reason}; only failed, cancelled, expired and incomplete runs can be retried")
     if start_over:
         # Who asks for this takes the repetition on: from here on the old calls hinder no attempt.
-        connection.execute(update(ToolCall).where(ToolCall.run_id == run_id).values(effect="idempotent"))
+        begun = update(ToolCall).where(ToolCall.run_id == run_id, ToolCall.effect == "once")
+        connection.execute(begun.values(effect="idempotent"))
     else:
         _refuse_to_repeat(connection, run_id)
     free = locks.is_free(connection, thread_id)
@@ -71,11 +73,11 @@ def reopen(connection: Connection, run_id: str, *, start_over: bool = False) -> 
         )
     )
     # What nobody has decided is asked anew, with a new time.
-    undecided = update(ToolCall).where(ToolCall.run_id == run_id, UNDECIDED, ToolCall.finished_at.is_(None))
+    undecided = update(ToolCall).where(ToolCall.run_id == run_id, UNDECIDED)
     connection.execute(undecided.values(question=None, decide_by=None))
     # Its messages are written when it ends: those of the end that is taken back would stand there twice.
     connection.execute(delete(Message).where(Message.run_id == run_id))
-    record(connection, run_id, "reopened", attempt=row.attempt)
+    record(connection, run_id, "reopened", attempt=row.attempt, start_over=start_over or None)
     if row.batch_id:
         batches.reopened(connection, row.batch_id)
     return row.queue if free else None

@@ -111,7 +111,7 @@ def reopened(connection: Connection, batch_id: str) -> None:
 
 def documents(connection: Connection, batch_id: str) -> list[DocumentRow]:
     """Return a batch's documents in order; raises UsageError for an unknown batch."""
-    _require(connection, batch_id)
+    require(connection, batch_id)
     columns = (Document.position, Document.name, Document.characters, Document.run_id, Document.error)
     rows = select(*columns).where(Document.batch_id == batch_id).order_by(Document.position)
     return [DocumentRow(*row) for row in connection.execute(rows)]
@@ -119,7 +119,7 @@ def documents(connection: Connection, batch_id: str) -> list[DocumentRow]:
 
 def progress(connection: Connection, batch_id: str) -> Progress:
     """Return where a batch stands; raises UsageError for an unknown batch."""
-    return _progress(connection, _require(connection, batch_id))
+    return _progress(connection, require(connection, batch_id))
 
 
 def newest(connection: Connection, limit: int = 20) -> list[Progress]:
@@ -128,14 +128,8 @@ def newest(connection: Connection, limit: int = 20) -> list[Progress]:
     return [_progress(connection, row) for row in rows]
 
 
-def run_ids(connection: Connection, batch_id: str, statuses: Sequence[Status]) -> list[str]:
-    """Return the batch's runs that are in one of these statuses; raises UsageError for an unknown batch."""
-    _require(connection, batch_id)
-    wanted = [status.value for status in statuses]
-    return list(connection.execute(select(Run.id).where(Run.batch_id == batch_id, Run.status.in_(wanted))).scalars())
-
-
-def _require(connection: Connection, batch_id: str) -> Any:
+def require(connection: Connection, batch_id: str) -> Any:
+    """Return the row of a batch; raises UsageError that says what to do where there is none."""
     row = connection.execute(select(Batch).where(Batch.id == batch_id)).one_or_none()
     if row is None:
         raise UsageError(f"no batch {batch_id!r}; `runwright batch list` shows the newest")

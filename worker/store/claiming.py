@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, insert, literal, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import CLAIMABLE, Assistant, Attempt, EventRow, Run, Thread
+from worker.models import CLAIMABLE, Assistant, Attempt, Run, Thread
 from worker.store import leases, pausing
+from worker.store.journal import record_many
 
 PRIORITIES = range(9, -1, -1)
 # SQLite takes 500 terms in a UNION: ten priorities each.
@@ -190,11 +191,7 @@ def _open_attempts(connection: Connection, claims: Sequence[Claim]) -> None:
         for claim in claims
     ]
     connection.execute(dialect.insert(Attempt).on_conflict_do_nothing(), attempts)
-    events = [
-        {"run_id": c.run_id, "name": "claimed", "attempt": c.attempt, "worker": c.worker, "data": {"fence": c.fence}}
-        for c in claims
-    ]
-    connection.execute(insert(EventRow), events)
+    record_many(connection, "claimed", [(c.run_id, c.attempt, {"fence": c.fence}) for c in claims], claims[0].worker)
 
 
 def still_due(connection: Connection, queues: Sequence[str]) -> bool:

@@ -26,6 +26,7 @@ Kind = Literal["approval", "in_doubt"]
 _DENIED = "a person did not allow this call"
 _WAITS = {"approval": "waits for approval", "in_doubt": "is in doubt"}
 _NAME_LENGTH = 200
+_SHORT = 200  # characters of a reason that its event holds as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def ask(connection: Connection, claim: Claim, call_ids: Sequence[str], question:
 def pending(connection: Connection, *, question: Kind | None = None, limit: int = 100) -> list[Question]:
     """Return the questions that can still be answered, those that expire first at the front."""
     alive = Run.status.not_in([status.value for status in TERMINAL])
-    asked = _asked().where(UNDECIDED, ToolCall.finished_at.is_(None), ToolCall.decide_by > from_now())
+    asked = _asked().where(UNDECIDED, ToolCall.decide_by > from_now())
     asked = asked.where(alive, Run.cancel_requested_at.is_(None))
     if question:
         asked = asked.where(ToolCall.question == question)
@@ -144,7 +145,7 @@ def _decide(
     reason: str | None = None,
     **ended: Any,
 ) -> Decided:
-    by = storable(by).strip()
+    by, reason = storable(by).strip(), reason and storable(reason)
     if not 0 < len(by) <= _NAME_LENGTH:
         raise UsageError(f"by: who decides, between 1 and {_NAME_LENGTH} characters")
     run = _hold_open(connection, run_id)
@@ -152,9 +153,10 @@ def _decide(
     connection.execute(
         update(ToolCall)
         .where(ToolCall.run_id == run_id, ToolCall.call_id == call.call_id)
-        .values(decision=decision, decided_by=by, decided_at=from_now(), reason=reason and storable(reason), **ended)
+        .values(decision=decision, decided_by=by, decided_at=from_now(), reason=reason, **ended)
     )
-    record(connection, run_id, decision, attempt=run.attempt, call_id=call.call_id, tool=call.name, by=by)
+    said = {"reason": reason} if reason and len(reason) <= _SHORT else {}
+    record(connection, run_id, decision, attempt=run.attempt, call_id=call.call_id, tool=call.name, by=by, **said)
     return Decided(run_id, call.call_id, call.name, decision, by, _wake(connection, run))
 
 
@@ -222,7 +224,7 @@ def _wake(connection: Connection, run: Row[Any]) -> str | None:
     """
     if run.owner is not None or not run.turn or run.status == Status.QUEUED.value:
         return None
-    open_ones = exists().where(ToolCall.run_id == run.id, UNDECIDED, ToolCall.finished_at.is_(None))
+    open_ones = exists().where(ToolCall.run_id == run.id, UNDECIDED)
     if connection.execute(select(open_ones)).scalar_one():
         return None
     connection.execute(update(Run).where(Run.id == run.id).values(due_at=from_now()))

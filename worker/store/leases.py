@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from worker.dbtime import from_now
 from worker.errors import LostClaim
-from worker.models import OWNED, EventRow, Run, Worker
+from worker.models import OWNED, Run, Worker
+from worker.store.journal import record_many
 
 
 def register(
@@ -50,7 +51,7 @@ def leave(connection: Connection, worker: str) -> int:
     """Make what the worker still holds due for others and take its row away; returns how many runs."""
     # The row goes first: this waits for a claim under way, whose runs are then among those released.
     connection.execute(delete(Worker).where(Worker.id == worker))
-    return _release(connection, [worker])
+    return _let_go(connection, "released", worker)
 
 
 def reap(connection: Connection, settled: Callable[[], bool] = lambda: True) -> int:
@@ -62,7 +63,7 @@ def reap(connection: Connection, settled: Callable[[], bool] = lambda: True) -> 
     workers = list(connection.execute(dead).scalars())
     if not workers or not settled():
         return 0
-    count = _release(connection, workers)
+    count = sum(_let_go(connection, "reaped", worker) for worker in workers)
     connection.execute(delete(Worker).where(Worker.id.in_(workers)))
     return count
 
@@ -78,24 +79,19 @@ def owned(connection: Connection, worker: str) -> set[str]:
     return set(connection.execute(select(Run.id).where(OWNED, Run.owner == worker)).scalars())
 
 
-def hand_over(connection: Connection, worker: str, run_ids: Collection[str]) -> None:
+def hand_over(connection: Connection, worker: str, run_ids: Collection[str]) -> int:
     """Let runs of this worker go as they are, many at once: any worker goes on with the same provider runs."""
-    held = update(Run).where(OWNED, Run.owner == worker, Run.id.in_(run_ids))
-    gone = connection.execute(held.values(owner=None, due_at=from_now()).returning(Run.id, Run.attempt))
-    events = [
-        {"run_id": run_id, "name": "handed_over", "attempt": attempt, "worker": worker, "data": {}}
-        for run_id, attempt in gone
-    ]
-    if events:
-        connection.execute(insert(EventRow), events)
+    return _let_go(connection, "handed_over", worker, Run.id.in_(run_ids))
 
 
 def release(connection: Connection, worker: str, run_ids: Collection[str]) -> int:
     """Make runs due that this worker holds and nobody drives: the answer to their claim was lost; returns how many."""
-    held = update(Run).where(OWNED, Run.owner == worker, Run.id.in_(run_ids))
-    return connection.execute(held.values(owner=None, due_at=from_now())).rowcount
+    return _let_go(connection, "released", worker, Run.id.in_(run_ids))
 
 
-def _release(connection: Connection, workers: Sequence[str]) -> int:
-    held = update(Run).where(Run.owner.in_(workers), OWNED)
-    return connection.execute(held.values(owner=None, due_at=from_now())).rowcount
+def _let_go(connection: Connection, name: str, worker: str, *which: ColumnElement[bool]) -> int:
+    """Make runs of a worker due, say why in their journal, and return how many."""
+    held = update(Run).where(OWNED, Run.owner == worker, *which)
+    gone = connection.execute(held.values(owner=None, due_at=from_now()).returning(Run.id, Run.attempt)).all()
+    record_many(connection, name, [(run_id, attempt, {}) for run_id, attempt in gone], worker)
+    return len(gone)

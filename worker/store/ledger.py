@@ -78,13 +78,12 @@ def began_once(connection: Connection, run_id: str) -> bool:
     return bool(connection.execute(select(begun)).scalar_one())
 
 
-def start(connection: Connection, claim: Claim, call_ids: Sequence[str]) -> None:
-    """Say, before they run, that these calls run; one that has its output stays as it is. Raises LostClaim."""
+def start(connection: Connection, claim: Claim, call_ids: Sequence[str]) -> set[str]:
+    """Say, before they run, which of these calls run: one that has its output stays as it is. Raises LostClaim."""
     hold(connection, claim)
     calls = _unfinished(claim).where(ToolCall.call_id.in_(call_ids))
-    connection.execute(
-        calls.values(status="running", started_at=from_now(), attempt=claim.attempt, starts=ToolCall.starts + 1)
-    )
+    begun = {"status": "running", "started_at": from_now(), "attempt": claim.attempt, "starts": ToolCall.starts + 1}
+    return set(connection.execute(calls.values(**begun).returning(ToolCall.call_id)).scalars())
 
 
 def finish(connection: Connection, claim: Claim, call_id: str, *, status: str, output: str, error: str | None) -> None:

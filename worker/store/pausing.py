@@ -26,7 +26,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.errors import UsageError
 from worker.lifecycle import Status
-from worker.models import Assistant, Batch, Pause, Run
+from worker.models import Assistant, Pause, Run
+from worker.store import assistants, batches
 
 
 class Kind(StrEnum):
@@ -89,8 +90,9 @@ def _is(kind: Kind, name: str) -> tuple[ColumnElement[bool], ...]:
 
 def _require(connection: Connection, kind: Kind, name: str) -> None:
     """Refuse what is not there: a pause with a typing error would hold nothing back. Any name may be a queue's."""
-    known = {Kind.ASSISTANT: exists().where(Assistant.name == name), Kind.BATCH: exists().where(Batch.id == name)}
-    if kind in known and not connection.execute(select(known[kind])).scalar_one():
-        raise UsageError(f"no {kind} {name!r}")
-    if not 0 < len(name) <= 100:
-        raise UsageError(f"{name!r} cannot be the name of a {kind}: it has 1 to 100 characters")
+    if kind is Kind.ASSISTANT:
+        assistants.require(connection, name)
+    elif kind is Kind.BATCH:
+        batches.require(connection, name)
+    elif not 0 < len(name) <= 100:
+        raise UsageError(f"{name!r} cannot be the name of a queue: it has 1 to 100 characters")

@@ -111,9 +111,7 @@ def _views(connection: Connection, statement: Select[Any]) -> list[RunView]:
     calls: dict[str, list[dict[str, Any]]] = {run_id: [] for run_id in ids}
     asked = select(ToolCall).where(ToolCall.run_id.in_(ids)).order_by(ToolCall.step, ToolCall.position)
     for call in connection.execute(asked):
-        told = {"name": call.name, "arguments": call.arguments, "output": call.output, "status": call.status}
-        told |= {"error": call.error, "call_id": call.call_id, "seconds": _between(call.started_at, call.finished_at)}
-        calls[call.run_id].append(told)
+        calls[call.run_id].append(_call(call))
     chains: dict[str, list[str]] = {run_id: [] for run_id in ids}
     adopted = dict.fromkeys(ids, 0)
     columns = (Attempt.run_id, Attempt.provider_ids, Attempt.adopted)
@@ -122,6 +120,13 @@ def _views(connection: Connection, statement: Select[Any]) -> list[RunView]:
         chains[run_id] += provider_ids
         adopted[run_id] += count
     return [_view(row, calls[row.id], chains[row.id], adopted[row.id]) for row in rows]
+
+
+def _call(call: Any) -> dict[str, Any]:
+    told = {"name": call.name, "arguments": call.arguments, "output": call.output, "status": call.status}
+    told |= {"error": call.error, "call_id": call.call_id, "seconds": _between(call.started_at, call.finished_at)}
+    asked = {"question": call.question, "decision": call.decision, "decided_by": call.decided_by, "reason": call.reason}
+    return told | asked
 
 
 def _view(row: Any, calls: list[dict[str, Any]], provider_ids: list[str], unknown_steps: int) -> RunView:

@@ -81,6 +81,7 @@ def settle(connection: Connection, claim: Claim, end: End) -> Settled:
 
 def retry(connection: Connection, claim: Claim, delay: float, end: End) -> None:
     """Queue a further attempt in `delay` seconds, the turn kept; raises LostClaim, InvalidMove when cancelling."""
+    locks.lock(connection, claim.thread_id)
     status = after(held.status(connection, claim), Event.RETRY)
     # A run that somebody wants cancelled does not sit out the delay first.
     due_at = case((Run.cancel_requested_at.is_not(None), from_now()), else_=from_now(delay))

@@ -18,7 +18,8 @@ from worker import locks
 from worker.dbtime import from_now
 from worker.errors import KeyReused, ThreadBusy
 from worker.lifecycle import Status
-from worker.models import EventRow, Run, Thread
+from worker.models import Run, Thread
+from worker.store.journal import record_many
 
 # SQLite takes 32,766 bound values in a statement and PostgreSQL 65,535: look-ups stay far below.
 _CHUNK = 1000
@@ -140,8 +141,7 @@ def _add(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Accepted]:
             rows.append(_row(run, thread_id, first + place, turn=free and place == 0, now=now))
     if rows:
         connection.execute(insert(Run), rows)
-        events = [{"run_id": row["id"], "name": "submitted", "attempt": 0, "worker": None, "data": {}} for row in rows]
-        connection.execute(insert(EventRow), events)
+        record_many(connection, "submitted", [(row["id"], 0, {}) for row in rows])
     names = {row["id"]: row for row in rows}
     return {
         _name(run): Accepted(run.id, names[run.id]["thread_id"], Status.QUEUED.value, run.queue, new=True)

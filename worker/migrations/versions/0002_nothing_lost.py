@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("taken_until", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runwright_outbox")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "runwright_pauses",
