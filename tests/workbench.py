@@ -67,11 +67,12 @@ class Provider:
         self._looks.clear()
 
 
-def parts(ground: Ground, provider: Provider, *functions: Callable[..., object]) -> Parts:
-    """Return the parts of a worker with these tools on the ground's database."""
+def parts(ground: Ground, provider: Provider, *functions: Callable[..., object], **settings: object) -> Parts:
+    """Return the parts of a worker with these tools on the ground's database; settings go by their own names."""
     registry = Registry(made for function in functions if (made := tool_of(function)))
+    changes = {f"RUNWRIGHT_{name.upper()}": str(value) for name, value in settings.items()}
     return Parts(
-        settings=Settings.from_env({"DATABASE_URL": ground.database.url, **SOON}),
+        settings=Settings.from_env({"DATABASE_URL": ground.database.url, **SOON, **changes}),
         store=StorePool(ground.database, 1),
         backend=provider,
         registry=registry,

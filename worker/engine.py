@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import threading
@@ -38,10 +39,7 @@ class Engine:
         ring: Callable[[Iterable[str]], None],
         http: str | None = None,
     ) -> None:
-        """Prepare; `make_parts` is called on the engine's own loop, where the provider's connections belong.
-
-        `http` is where this worker answers /metrics, for those who look at its row.
-        """
+        """Prepare; `make_parts` is called on the loop of the engine; `http` is where this worker answers /metrics."""
         self.node = node
         self.queues = queues
         self.worker = str(uuid.uuid4())
@@ -268,16 +266,16 @@ class Engine:
             held.changed.set()
 
     async def _reap_loop(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease / 4 * random.uniform(0.75, 1.25))
-            self._parts.events.emit("worker.tended")
-            if not self._lease.settled():
+        for turn in itertools.count():
+            await asyncio.sleep(self._settings.lease / 10 * random.uniform(0.75, 1.25))
+            if turn % 5 == 0:
+                self._parts.events.emit("worker.tended")
+                await self._release_strays()
+            if not (self._lease.settled() and await self._parts.store.read(leases.any_dead)):
                 continue
-            count = await self._parts.store.write(leases.reap, self._lease.settled)
-            if count:
+            if count := await self._parts.store.write(leases.reap, self._lease.settled):
                 self._parts.events.emit("worker.reaped", runs=count)
                 self._due.set()
-            await self._release_strays()
 
     async def _release_strays(self) -> None:
         """Let go of runs that are ours in the table and that nobody drives: the answer to their claim was lost.

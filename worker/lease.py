@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.crashpoints import reach
 from worker.errors import LostClaim
 from worker.store import leases
 from worker.store.database import Database
@@ -68,8 +69,10 @@ class Lease(threading.Thread):
             return False
         began = now()
         try:
+            reach("commit.renew.before")
             with self._database.write() as connection:
                 leases.renew(connection, self._worker, self._seconds)
+            reach("commit.renew.after")
         except LostClaim:
             _log.error("lease_lost", worker=self._worker)
             self.lost.set()

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -64,7 +64,9 @@ class StorePool:
         while True:
             try:
                 # Shielded: what a runner has begun to write is written, also when the runner is cancelled.
-                return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, whole))
+                work = asyncio.get_running_loop().run_in_executor(self._pool, whole)
+                work.add_done_callback(_seen)
+                return await asyncio.shield(work)
             except _PASSING as error:
                 if _is_a_mistake(error):
                     raise
@@ -76,6 +78,12 @@ class StorePool:
     def close(self) -> None:
         """Let the threads end; one that hangs in a database that does not answer is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _seen(work: asyncio.Future[Any]) -> None:
+    """Take note of how a unit ended whose runner is gone: asyncio would log its error as one that nobody saw."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _is_a_mistake(error: SQLAlchemyError) -> bool:

@@ -98,7 +98,8 @@ class Audit:
         known: Counter[str] = Counter()
         for attempt in self._attempts:
             known[attempt.run_id] += len(attempt.provider_ids) + attempt.adopted
-        return [run_id for run_id in self.unknown() if self._made(run_id) > known[run_id]]
+        missed = [run_id for run_id in self.unknown() if self._made(run_id) > known[run_id]]
+        return [f"{run_id} in {self._rows[run_id].queue}" for run_id in missed]
 
     def executions(self) -> Counter[tuple[str, str, str]]:
         """Return how often each call was executed, by tool, run and call."""

@@ -158,6 +158,7 @@ PLACES = {
     "commit.reap": BEREAVED,
     "commit.register": PLAIN,
     "commit.release": STRAYED,
+    "commit.renew": PLAIN,
     "commit.retry": RETRIED,
     "commit.sent": TOLD,
     "commit.set_conversation": PLAIN,

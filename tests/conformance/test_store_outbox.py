@@ -121,6 +121,16 @@ def test_what_one_takes_no_other_takes_until_its_time_is_over(ground: Ground) ->
     assert take(ground, seconds=-1) == []
 
 
+def test_a_number_never_comes_again(ground: Ground) -> None:
+    """Expected: a sender that was frozen past its time deletes the letter it had, never one that came later."""
+    ground.write(outbox.put, outbox.RUN, "early", {})
+    frozen = take(ground, seconds=-1)
+    ground.write(outbox.sent, [letter.id for letter in take(ground)])
+    ground.write(outbox.put, outbox.RUN, "late", {})
+    ground.write(outbox.sent, [letter.id for letter in frozen])
+    assert brief(take(ground)) == [("run", "late")]
+
+
 def test_the_oldest_come_first_and_some_at_a_time(ground: Ground) -> None:
     """Expected: three rounds take 250 letters, each once, in the order in which they came."""
     with ground.database.write() as connection:

@@ -14,6 +14,7 @@ from worker.store.claiming import Claim
 from worker.store.ledger import OpenCall
 from worker.store.settling import End
 
+FAILED = End(Event.FAIL, error_code="server_error", tail_unknown=True)
 CALLS = [Asked("c1", "add", '{"a": 1}'), Asked("c2", "add", '{"a": 2}')]
 
 
@@ -191,7 +192,7 @@ def test_tools_are_not_asked_for_twice_in_a_row(ground: Ground, claim: Claim) ->
         ask(ground, claim, [Asked("c9", "add", "{}")], step=1)
 
 
-@pytest.mark.parametrize("write", ["need_tools", "set_conversation", "settle"])
+@pytest.mark.parametrize("write", ["need_tools", "set_conversation", "settle", "retry"])
 def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) -> None:
     """Expected: who waits for the thread holds no run yet: a cancel that has the thread can take the run's row."""
     ground = Ground(postgres_url)
@@ -203,6 +204,7 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
         "need_tools": lambda connection: progress.need_tools(connection, claim, **asked),  # type: ignore[arg-type]  # one dict for all of them
         "set_conversation": lambda connection: progress.set_conversation(connection, claim, "conv_1", ""),
         "settle": lambda connection: settling.settle(connection, claim, COMPLETE),
+        "retry": lambda connection: settling.retry(connection, claim, 0.0, FAILED),
     }
     with ground.database.write() as connection:
         waiting = ground.behind(connection, locks.lock, "t", meanwhile=writes[write])
@@ -214,12 +216,12 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
 
 
 def test_every_start_of_a_call_is_counted(ground: Ground, claim: Claim) -> None:
-    """Expected: who takes over sees how often it began; one that has its output does not begin again."""
+    """Expected: who takes over sees how often it began; one that has its output is not told to begin again."""
     ask(ground, claim)
     ground.write(ledger.start, claim, ["c1", "c2"])
     finish(ground, claim, "c2", "3")
     again = reclaimed(ground)
-    ground.write(ledger.start, again, ["c1", "c2"])
+    assert ground.write(ledger.start, again, ["c1", "c2"]) == {"c1"}
     assert [(call.status, call.starts) for call in open_calls(ground)] == [("running", 2), ("completed", 1)]
 
 

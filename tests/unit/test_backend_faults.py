@@ -44,11 +44,25 @@ def lost(cause: Exception, *, creating: bool) -> ProviderError:
 def test_a_rejection_always_means_something(status: int, body: Any, creating: bool) -> None:
     """Whatever the body is: unknown only behind a gateway, a code that fits its column, text that databases take."""
     error = rejected(status, body, creating=creating)
-    assert error.unknown == (creating and status in {502, 504})
+    assert error.unknown == (creating and status >= 500 and status not in {500, 501, 503})
     assert not (error.unknown and error.transient)
     assert 0 < len(error.code) <= 100
     assert len(error.message) <= 2000
     assert "\x00" not in (error.code + error.message).encode().decode()
+
+
+@pytest.mark.parametrize("status", [502, 504, 520, 522, 524])
+def test_a_gateway_cannot_say_whether_it_was_created(status: int) -> None:
+    """Also in the words of those before the provider (520 to 524): the create is never tried again unseen."""
+    error = rejected(status, creating=True)
+    assert (error.unknown, error.transient) == (True, False)
+
+
+@pytest.mark.parametrize("status", [500, 501, 503])
+def test_what_the_server_itself_refuses_was_not_created(status: int) -> None:
+    """Its own word, so it may be tried again."""
+    error = rejected(status, creating=True)
+    assert (error.unknown, error.transient) == (False, True)
 
 
 @given(before=st.text(), after=st.text(max_size=3000))

@@ -112,7 +112,9 @@ def test_the_outlet_never_blocks_its_callers(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_completed_run_is_received_started_and_succeeded() -> None:
     """Flower sees the row of a task runs.run with the run's id, and never the input."""
-    sent = told(("run.claimed", {"claim": claim()}), ("run.ended", {"claim": claim(), "status": "completed", "seconds": 1.5}))
+    sent = told(
+        ("run.claimed", {"claim": claim()}), ("run.ended", {"claim": claim(), "status": "completed", "seconds": 1.5})
+    )
 
     assert [event for event, _ in sent] == ["task-received", "task-started", "task-succeeded"]
     assert {fields["uuid"] for _, fields in sent} == {"run-1"}

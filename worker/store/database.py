@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from worker.urls import without_secret
 
 _READ = "runwright_read"
+_IDLE_MS = 10_000  # between two statements of one of our transactions there are milliseconds
 UNUSABLE = "DATABASE_URL: the database cannot be used: "
 
 
@@ -48,7 +49,17 @@ class Database:
 
 # hide_parameters: an error that is logged must not hold the texts that people send.
 def _postgresql(url: str, pool_size: int) -> Engine:
-    return create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        # A worker that is frozen inside a transaction keeps its locks, and with a thread's or its own row everybody
+        # else waits: the server ends such a transaction, whose unit is repeated when the worker wakes.
+        connection.autocommit = True
+        connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        connection.autocommit = False
+
+    return engine
 
 
 def _sqlite(url: str, pool_size: int) -> Engine:

@@ -54,6 +54,11 @@ def leave(connection: Connection, worker: str) -> int:
     return _let_go(connection, "released", worker)
 
 
+def any_dead(connection: Connection) -> bool:
+    """Tell whether there is a worker whose lease ran out, without the lock that writers take."""
+    return connection.execute(select(Worker.id).where(Worker.lease_until <= from_now()).limit(1)).first() is not None
+
+
 def reap(connection: Connection, settled: Callable[[], bool] = lambda: True) -> int:
     """Make the runs of workers whose lease ran out due; returns how many.
 
