@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
+from worker.backends.faults import CONVERSATION_GONE
 from worker.calls import Parked
 from worker.chain import Chain
 from worker.errors import ProviderError
@@ -50,7 +51,9 @@ class Runner:
             await self._expire()
         except ProviderError as error:
             self._chain.leave_if_open()
-            await self._fail(Failed(error.code, error.message, Usage(), error.transient))
+            gone = error.code == CONVERSATION_GONE  # a fresh one takes its place, with the thread's messages
+            self._chain.unclear = self._chain.unclear or gone
+            await self._fail(Failed(error.code, error.message, Usage(), error.transient or gone))
 
     async def _course(self) -> None:
         while True:

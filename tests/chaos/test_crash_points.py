@@ -124,7 +124,9 @@ def test_a_kill_at_any_point_loses_nothing_and_repeats_nothing(stack: Stack, nur
     with producer().database.write() as connection:  # half a minute passes: what the dead were sending is anybody's
         connection.execute(update(Outgoing).values(taken_until=None))
     # A loop that stands still for three leases ends its process, and on a busy machine theirs has much to do at once.
-    survivors(nursery, {**env, "RUNWRIGHT_LEASE": "4"}, [queue for one in doomed for queue in {one.point, one.queue}])
+    # The slowest response takes two seconds, and who looks for it must have more patience than that.
+    calm = {**env, "RUNWRIGHT_LEASE": "4", "RUNWRIGHT_ADOPTION_WAIT": "10"}
+    survivors(nursery, calm, [queue for one in doomed for queue in {one.point, one.queue}])
 
     with contextlib.suppress(AssertionError):  # the audit says which runs have not ended
         wait_until(is_over, "the end of all runs", 60)

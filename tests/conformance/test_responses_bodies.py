@@ -99,11 +99,11 @@ def test_a_response_that_failed(changes: dict[str, Any], expected: tuple[str, bo
 
 
 def test_an_answer_cut_short() -> None:
-    """Its text is kept with the reason; calls that came with it are not carried out."""
+    """Its text is kept with the reason; calls that came with it are not carried out, so its end is to be looked at."""
     text = message_item({"type": "output_text", "text": "Par"}, {"type": "output_text", "text": "tly"})
     cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
     done = ask(completed(output=[text, call_item()], **cut), look)
-    assert (done.text, done.stopped_by, done.last_item) == ("Partly", "max_output_tokens", "fc_1")
+    assert (done.text, done.stopped_by, done.last_item) == ("Partly", "max_output_tokens", None)
     assert ask(completed(status="incomplete"), look).stopped_by == "unknown_reason"
 
 

@@ -72,12 +72,12 @@ def expected_usage(usage: ResponseUsage | None, model: str) -> Usage:
 def expected(response: Response) -> Look:
     """Return what a response means, said with the SDK's own reading of it."""
     if response.status in {"queued", "in_progress"}:
-        return Pending()
+        return Pending(queued=response.status == "queued")
     usage, last = expected_usage(response.usage, response.model), response.output[-1].id
     calls = [item for item in response.output if item.type == "function_call"]
     if calls:
         return NeedsTools(tuple(Asked(call.call_id, call.name, call.arguments) for call in calls), usage, last)
-    return Done(response.output_text, usage, last)
+    return Done(response.output_text, usage, last, at=getattr(response, "completed_at", None))
 
 
 def test_every_recorded_response_is_understood(recorded: list[Exchange]) -> None:
@@ -98,7 +98,9 @@ def test_every_recorded_creation_gives_its_id(recorded: list[Exchange]) -> None:
     chosen = [one for one in responses(recorded) if one.method == "POST"]
     assert len(chosen) > 0
     tell(len(chosen))
-    assert replay(chosen, "create", step()) == [json.loads(one.body)["id"] for one in chosen]
+    assert [created.id for created in replay(chosen, "create", step())] == [
+        json.loads(one.body)["id"] for one in chosen
+    ]
 
 
 def test_every_recorded_conversation_gives_its_id(recorded: list[Exchange]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import pytest
 from sqlalchemy import select
 
@@ -122,3 +123,14 @@ def test_a_step_has_a_time_limit_of_its_own(stack: Stack) -> None:
     view = runs.submit(assistant="hurried", input="[[hang]]").wait(30)
     assert (view.status, code(view), view.attempts) == (Status.FAILED, "step_timeout", 2)
     assert len(view.provider_ids) == 2
+
+
+def test_a_thread_whose_conversation_is_gone_goes_on_in_a_fresh_one(stack: Stack) -> None:
+    """Somebody deleted it at the provider: the run is tried again with the thread's messages in a new conversation."""
+    assert carried("[[say first]]", thread="deleted").status is Status.COMPLETED
+    (gone,) = conversations("deleted")
+    with openai.OpenAI(base_url=stack.simulator.url, api_key="any") as client:
+        client.conversations.delete(gone.id)
+    view = carried("[[say second]]", thread="deleted")
+    assert (view.status, view.output_text, view.attempts) == (Status.COMPLETED, "second", 2)
+    assert [one.left_at is not None for one in conversations("deleted")] == [True, False]

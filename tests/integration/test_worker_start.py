@@ -127,3 +127,13 @@ def test_a_worker_claims_only_its_own_queues(worker: CeleryWorker, stack: Stack)
     mine = [runs.submit(assistant="clerk", input="[[say mine]]", queue="bulk") for _ in range(2)]
     assert {handle.wait(20).output_text for handle in mine} == {"mine"}
     assert (other.status(), other.result().attempts) == (Status.QUEUED, 0)
+
+
+def test_a_worker_whose_engine_dies_does_not_end_well(worker: CeleryWorker, stack: Stack) -> None:
+    """Expected: its exit code is not 0, so that a supervisor starts it again; the last test, for it ends the worker."""
+    database = Database(stack.env["DATABASE_URL"])
+    with database.write() as connection:
+        connection.execute(text("ALTER TABLE runwright_pauses RENAME TO gone"))
+    database.close()
+    assert worker.popen.wait(30) == 1
+    assert logged(worker, "engine_died")

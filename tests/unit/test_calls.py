@@ -8,17 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from tests.conformance.ground import Ground
 from tests.workbench import Provider, parts
 from tools.registry import tool
 from worker.backends.base import Answer, Pending
 from worker.calls import Calls
+from worker.lifecycle import Status
 from worker.models import ToolCall
 from worker.pace import Held, Pace
 from worker.response import Asked, Usage
-from worker.store import assistants, ledger, progress
+from worker.runner import Runner
+from worker.store import assistants, ledger, progress, settling
+from worker.store.asking import ask_cancel
 from worker.store.claiming import Claim
 
 _ran: list[str] = []
@@ -47,7 +50,7 @@ def pay_slowly(name: str) -> str:
 
 
 _released = threading.Event()
-NAMES = ["peek", "pay", "pay_slowly"]
+NAMES = ["peek", "pay", "pay_slowly", "pay_online"]
 
 
 @pytest.fixture
@@ -67,6 +70,7 @@ def asking(ground: Ground, function: str) -> Claim:
     """Return a held run whose first response has asked for this function."""
     ground.submit()
     claim = ground.take()
+    ground.write(progress.set_conversation, claim, "conv_1", "")
     calls = [Asked("c1", function, json.dumps({"name": function}))]
     ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item="item_1")
     return claim
@@ -152,3 +156,62 @@ def test_a_call_that_had_no_time_to_begin_is_not_in_doubt(ground: Ground) -> Non
     """The run's time is over before: a plain timeout, without any effect."""
     (answer,) = answers(ground, asking(ground, "pay_slowly"), seconds=0)
     assert (error_of(answer), kept(ground).error, _ran) == ("timeout", "timeout", [])
+
+
+def test_a_call_that_was_answered_meanwhile_does_not_run(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output that is stored after the open calls were read stays, and nothing else is begun."""
+    claim = asking(ground, "pay")
+    read = ledger.still_open
+
+    def answered_behind(connection: Connection, thread_id: str) -> Any:
+        calls = read(connection, thread_id)
+        ground.write(ledger.finish, claim, "c1", status="completed", output="a person paid", error=None)
+        return calls
+
+    monkeypatch.setattr(ledger, "still_open", answered_behind)
+    answers(ground, claim)
+    assert (kept(ground).output, kept(ground).starts, _ran) == ("a person paid", 0, [])
+
+
+def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tool ends while the cancel is being shown: its output is stored, and its run ends cancelled all the same."""
+    began, go, finishing, shown = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @tool(effect="once")
+    async def pay_online(name: str) -> str:
+        """Change something for good, elsewhere."""
+        began.set()
+        await go.wait()
+        return f"{name} was paid"
+
+    bench = parts(ground, Provider(Pending()), peek, pay, pay_slowly, pay_online)
+    write = bench.store.write
+
+    async def in_step(unit: Any, *args: Any, **options: Any) -> Any:
+        if unit is settling.start_cancelling:
+            go.set()
+            await finishing.wait()
+        elif unit is ledger.finish:
+            finishing.set()
+            await shown.wait()
+        written = await write(unit, *args, **options)
+        if unit is settling.start_cancelling:
+            shown.set()
+        return written
+
+    async def main() -> None:
+        held = Held(ground.take())
+        async with asyncio.timeout(20):
+            driving = asyncio.create_task(Runner(held, bench, lambda: True).drive())
+            await began.wait()
+            ground.write(ask_cancel, held.claim.run_id)
+            held.cancel = held.cancel_seen = True
+            held.changed.set()
+            await driving
+
+    ground.hand_over(asking(ground, "pay_online"))
+    monkeypatch.setattr(bench.store, "write", in_step)
+    asyncio.run(main())
+    call = kept(ground)
+    assert (call.status, call.output) == ("completed", "pay_online was paid")
+    assert ground.status(call.run_id) == Status.CANCELLED

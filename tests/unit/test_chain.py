@@ -1,7 +1,7 @@
 """A response that may be there although nobody was told its id: found, waited for, never created behind its back."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -74,6 +74,17 @@ async def drive(held: Held, bench: Parts) -> None:
         await Runner(held, bench, lambda: True).drive()
 
 
+async def drive_and_tell(held: Held, bench: Parts, when: asyncio.Event, **told: bool) -> None:
+    """Drive a run and tell its runner something once the event has come."""
+    driving, waiting = asyncio.create_task(drive(held, bench)), asyncio.create_task(when.wait())
+    await asyncio.wait({driving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    for name, value in told.items():
+        setattr(held, name, value)
+        held.changed.set()
+    await driving
+
+
 def attempt(ground: Ground) -> Any:
     """Return the one attempt."""
     with ground.database.read() as connection:
@@ -108,16 +119,8 @@ def test_a_refused_second_create_keeps_the_intent_of_the_first(ground: Ground) -
     run = ground.submit()
     provider = Losing(LOST, *[LOCKED] * 1000)
     first = Held(ground.take("w1"))
-
-    async def until_refused() -> None:
-        driving = asyncio.create_task(drive(first, parts(ground, provider, peek, on_unknown="create")))
-        await asyncio.wait({driving, waiting := asyncio.create_task(provider.refused.wait())}, return_when="FIRST_COMPLETED")
-        waiting.cancel()
-        first.stopping = True
-        first.changed.set()
-        await driving
-
-    asyncio.run(until_refused())
+    bench = parts(ground, provider, peek, on_unknown="create")
+    asyncio.run(drive_and_tell(first, bench, provider.refused, stopping=True))
     assert (first.handed_over, attempt(ground).intent_step, attempt(ground).unknown) == (True, 0, True)
     ground.hand_over(first.claim)
     provider.left = ANSWER
@@ -200,15 +203,5 @@ def test_a_look_that_hangs_holds_nothing_up(
     run = ground.submit()
     provider = Hanging()
     held = Held(replace(ground.take(), seconds_left=seconds))
-
-    async def until_told() -> None:
-        driving = asyncio.create_task(drive(held, parts(ground, provider, peek)))
-        await asyncio.wait_for(provider.looking.wait(), 10)
-        for name, value in told.items():
-            setattr(held, name, value)
-        if told:
-            held.changed.set()
-        await driving
-
-    asyncio.run(until_told())
+    asyncio.run(drive_and_tell(held, parts(ground, provider, peek), provider.looking, **told))
     assert (ground.status(run), held.handed_over) == (status, held.stopping)

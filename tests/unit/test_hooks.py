@@ -23,7 +23,7 @@ def shop() -> Any:
     """Return a task of another code base."""
     celery = Celery("shop", set_as_current=False)
 
-    @celery.task(name="shop.done")  # type: ignore[untyped-decorator]
+    @celery.task(name="shop.done", shared=False)  # type: ignore[untyped-decorator]
     def done(*_args: Any, **_kwargs: Any) -> None:
         """Do nothing."""
 

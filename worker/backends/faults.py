@@ -12,10 +12,11 @@ from worker.errors import ProviderError
 
 # Failures of a whole response that may pass (openai.types.responses.response_error; treated as an open set).
 TRANSIENT_CODES = frozenset({"server_error", "rate_limit_exceeded", "vector_store_timeout"})
+CONVERSATION_GONE = "conversation_gone"
 _TRANSIENT_STATUSES = frozenset({408, 409, 429})
 # What the server itself says; every other 5xx may be a gateway's (502, 504, and 520 to 524 of some), and the server
 # behind it may have taken the request (RFC 9110, 15.6.3 and 15.6.5).
-_OWN_STATUSES = frozenset({500, 501, 503})
+_OWN_STATUSES = frozenset({500, 501, 503, 529})  # 529: overloaded, as some servers say in place of 503
 # 429 for a budget that is used up does not pass by waiting seconds, although its status says so.
 _SPENT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
@@ -49,6 +50,8 @@ def _rejected(error: openai.APIStatusError, *, creating: bool) -> ProviderError:
     code = clean(error.code or f"http_{error.status_code}")[:100]
     if creating and error.status_code >= 500 and error.status_code not in _OWN_STATUSES:
         return ProviderError(code, _message(error), unknown=True)
+    if error.status_code == 404 and "conversation" in _message(error).lower():
+        return ProviderError(CONVERSATION_GONE, _message(error))
     may_pass = error.status_code in _TRANSIENT_STATUSES or error.status_code >= 500
     transient = code == "conversation_locked" or (may_pass and code not in _SPENT)
     message = _message(error)
