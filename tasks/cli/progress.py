@@ -13,12 +13,14 @@ from rich.table import Table
 
 from tasks.cli.output import clean, number, pairs
 from tasks.cli.tables import counts
+from worker.lifecycle import TERMINAL, Status
 from worker.store import batches, reading
 from worker.store.batches import Progress
 from worker.store.database import Database
 
 NO_WORKER = "no worker is running; start one with `runwright up` or `celery -A worker.app worker`"
 
+_GOING = {status.value for status in Status} - {status.value for status in TERMINAL}
 _LOOK = 0.5
 _LINE = 5.0
 
@@ -100,4 +102,9 @@ class _Lines:
 
 
 def _line(progress: Progress) -> str:
-    return f"{progress.ended} of {progress.documents} documents ended: {pairs(counts(progress))}"
+    told = counts(progress)
+    going = {name: count for name, count in told.items() if name in _GOING}
+    ends = {name: count for name, count in told.items() if name not in _GOING}
+    line = f"{progress.ended} of {progress.documents} documents ended"
+    line += f": {pairs(ends)}" if ends else ""
+    return f"{line}; {pairs(going)}" if going else line

@@ -1,6 +1,9 @@
 """Runs from the shell: submit, show, list."""
 
+import contextlib
+import math
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +13,7 @@ import typer
 from tasks import runs
 from tasks.cli.output import ERR, OUT, JsonOption, emit, note, say
 from tasks.cli.progress import hint
+from tasks.cli.questions import waits_for
 from tasks.cli.tables import run_details, runs_table
 from tasks.cli.timeline import timeline
 from tools.extract import SUFFIXES, Unreadable, extract_text, read_bytes
@@ -18,8 +22,11 @@ from worker.errors import UsageError
 from worker.lifecycle import Status
 from worker.producer import producer
 from worker.store import batches, reading
+from worker.store.reading import RunView
 
 app = typer.Typer()
+
+_LOOK = 2.0  # seconds after which a waiting command looks whether a person is asked
 
 OnEndOption = Annotated[
     str | None,
@@ -91,18 +98,32 @@ def _metadata(given: Iterable[str]) -> dict[str, str]:
 
 def _finish(handle: runs.RunHandle, timeout: float | None, *, as_json: bool) -> None:
     hint(producer().database, ERR)
-    try:
-        with ERR.status(f"run {handle.id}"):
-            view = handle.wait(timeout)
-    except TimeoutError as error:
-        note(f"{error}; it goes on: `runwright show {handle.id}`")
-        view = handle.result()
+    with ERR.status(f"run {handle.id}"):
+        view = _waited(handle, timeout)
+    if not view.ended:
+        note(f"run {handle.id} is still {view.status} after {timeout:g} s; it goes on: `runwright show {handle.id}`")
     if as_json:
         emit(view.as_json())
     else:
         OUT.print(run_details(view))
     if view.status is not Status.COMPLETED:
         raise typer.Exit(1)
+
+
+def _waited(handle: runs.RunHandle, timeout: float | None) -> RunView:
+    """Return the run at its end or after the time; say so once when it waits for a person, who may sit right here."""
+    ends_at = math.inf if timeout is None else time.monotonic() + timeout
+    told = False
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return handle.wait(max(0.0, min(_LOOK, ends_at - time.monotonic())))
+        view = handle.result()
+        if view.ended or time.monotonic() >= ends_at:
+            return view
+        waiting = None if told else waits_for(view)
+        if waiting:
+            note(waiting)
+            told = True
 
 
 @app.command()
@@ -140,6 +161,6 @@ def list_runs(
     if as_json:
         emit([view.as_json() for view in views])
     elif views:
-        OUT.print(runs_table(views))
+        OUT.print(runs_table(views, OUT.width))
     else:
         note("no runs")

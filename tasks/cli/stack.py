@@ -32,15 +32,17 @@ class Stack:
         self.logs = home / "logs"
         self.interrupts = Interrupts()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts: dict[str, int] = {}  # where in its log each begins: earlier ones are kept
 
     def settings(self) -> Settings:
         """Return the settings that the processes read."""
         return Settings.from_env(self.environ)
 
     def start(self, name: str, *command: str) -> None:
-        """Start `python -m command…`, its output in a file of its own."""
+        """Start `python -m command…`, its output at the end of a file of its own."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        with (self.logs / f"{name}.log").open("wb") as output:
+        with (self.logs / f"{name}.log").open("ab") as output:
+            self._starts[name] = output.tell()
             self._children[name] = subprocess.Popen(  # noqa: S603 - our own modules, no shell
                 [sys.executable, "-m", *command],
                 env=self.environ,
@@ -69,9 +71,16 @@ class Stack:
         for name in names or self._children:
             code = self._children[name].poll()
             if code is not None:
-                lines = (self.logs / f"{name}.log").read_text(errors="replace").split("\n")
-                last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-                raise RunwrightError(f"the {name} ended with code {code}: {last} (all of it in {self.logs / name}.log)")
+                raise RunwrightError(self._told(name, code))
+
+    def _told(self, name: str, code: int) -> str:
+        """Say how a process ended; what one said before it was killed is not the reason."""
+        log = self.logs / f"{name}.log"
+        if code < 0:
+            return f"the {name} was killed by {_signal(-code)}; its log is {log}"
+        lines = log.read_bytes()[self._starts[name] :].decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return f"the {name} ended with code {code}: {last} (all of it in {log})"
 
     def stop(self) -> None:
         """End every process, the last started first, and wait for each; a worker that must hurry is told so."""
@@ -90,6 +99,13 @@ class Stack:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time ones have no names
+        return f"signal {number}"
 
 
 @contextlib.contextmanager

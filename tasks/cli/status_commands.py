@@ -42,14 +42,16 @@ def status(as_json: JsonOption = False) -> None:
 
 def _lines(found: Overview) -> Iterator[str]:
     """Say what tables do not, the gravest first."""
-    if not any(worker.lease_seconds > 0 for worker in found.workers):
+    living = any(worker.lease_seconds > 0 for worker in found.workers)
+    if not living:
         yield NO_WORKER
     for queue in found.queues:
         if queue.due and not queue.workers:
             yield f"queue {queue.queue}: {number(queue.due)} due runs, and no living worker serves it"
     for worker in found.workers:
         if worker.lease_seconds <= 0:
-            yield f"worker {worker.node}: its lease ran out {-worker.lease_seconds:.0f} s ago; others take its runs"
+            heirs = "; others take its runs" if living else ""
+            yield f"worker {worker.node}: its lease ran out {-worker.lease_seconds:.0f} s ago{heirs}"
     for pause in found.pauses:
         reason = f": {pause.reason}" if pause.reason else ""
         yield f"paused: {pause.kind} {pause.name}, since {pause.created_at:%Y-%m-%d %H:%M:%S} UTC{reason}"

@@ -6,9 +6,11 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from tasks.batches import Result
 from tasks.cli.output import clean, dollars, number, pairs
+from tasks.cli.questions import waits_for
 from worker.store.batches import Progress
 from worker.store.overview import ErrorView, QueueView, WorkerView
 from worker.store.reading import RunView
@@ -23,13 +25,16 @@ STYLES = {
     "cancelling": "yellow",
 }
 _ANSWER = 150
+_RUN_COLUMNS = ("run", "status", "assistant", "thread", "created", "attempts", "cost", "seconds")
+_ROOM = {"attempts": 120, "cost": 120, "thread": 100, "seconds": 100}  # the terminal's width from which each is shown
+_WHOLE = {"run", "created", "status"}  # an id or a time in pieces cannot be copied or read
 
 
 def table_of(*columns: str, right: Sequence[str] = ()) -> Table:
     """Return an empty table with these columns; those that are `right` hold numbers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        narrow = column in right or column == "status"
+        narrow = column in right or column in _WHOLE
         side: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=side, overflow="fold", no_wrap=narrow)
     return table
@@ -64,21 +69,25 @@ def _counted(names: Sequence[str]) -> list[str]:
     return [name if count == 1 else f"{name} ×{count}" for name, count in counts.items()]
 
 
-def runs_table(views: Iterable[RunView]) -> Table:
-    """Show many runs, one a line."""
-    numbers = ("attempts", "cost", "seconds")
-    table = table_of("run", "status", "assistant", "thread", "created", *numbers, right=numbers)
+def runs_table(views: Iterable[RunView], width: int) -> Table:
+    """Show many runs, one a line; a narrow terminal gets fewer columns, so that the runs' ids stay whole."""
+    left_out = {name for name, needed in _ROOM.items() if width < needed}
+    names = [name for name in _RUN_COLUMNS if name not in left_out]
+    table = table_of(*names, right=("attempts", "cost", "seconds"))
+    for column in table.columns:
+        column.overflow = "ellipsis"  # a thread's id over six lines hides the rest; `show` has it whole
     for view in views:
-        table.add_row(
-            view.id,
-            clean(view.status.value, STYLES.get(view.status.value, "")),
-            clean(view.assistant),
-            clean(view.thread_id),
-            f"{view.created_at:%Y-%m-%d %H:%M:%S}",
-            number(view.attempts),
-            dollars(view.cost_usd),
-            number(view.seconds, 1),
-        )
+        told: dict[str, str | Text] = {
+            "run": view.id,
+            "status": clean(view.status.value, STYLES.get(view.status.value, "")),
+            "assistant": clean(view.assistant),
+            "thread": clean(view.thread_id),
+            "created": f"{view.created_at:{'%m-%d %H:%M:%S' if 'seconds' in left_out else '%Y-%m-%d %H:%M:%S'}}",
+            "attempts": number(view.attempts),
+            "cost": dollars(view.cost_usd),
+            "seconds": number(view.seconds, 1),
+        }
+        table.add_row(*(told[name] for name in names))
     return table
 
 
@@ -105,6 +114,8 @@ def run_details(view: RunView) -> RenderableType:
         for call in view.tool_calls:
             calls.add_row(*(clean(_short(str(call[key] or ""))) for key in ("name", "arguments", "output", "status")))
         parts.append(calls)
+    if waiting := waits_for(view):
+        parts.append(clean(f"\n{waiting}", "yellow"))
     if view.error:
         parts.append(clean(f"\n{view.error['code']}: {view.error['message']}", "red"))
     if view.output_text:

@@ -13,6 +13,8 @@ from worker.store.reading import RunView
 Row = Mapping[str, Any]
 _ENDS = {status.value for status in TERMINAL}
 _SHORT = 8
+_START_OVER = ", from the start if need be"
+_ASKED = {"approval": "to approve", "in_doubt": "what these calls have come to"}
 
 
 def timeline(view: RunView, events: Sequence[Row], attempts: Iterable[Row]) -> Table:
@@ -31,6 +33,11 @@ def timeline(view: RunView, events: Sequence[Row], attempts: Iterable[Row]) -> T
     return table
 
 
+def _decided(data: Row) -> str:
+    reason = f": {data['reason']}" if data.get("reason") else ""
+    return f"{data['tool']} ({data['call_id']}){reason}"
+
+
 class _Words:
     """Knows the run's calls and attempts, which say more than an event alone."""
 
@@ -47,7 +54,14 @@ class _Words:
             "tool_written_off": lambda _event, data: f"tool {self._call(data)}, not run",
             "unknown": lambda _event, _data: "unknown whether the provider has created the step",
             "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",
-            "parked": lambda _event, _data: "parked until it is due again",
+            "asked": lambda _event, data: f"a person is asked {_ASKED[data['question']]}: {', '.join(data['tools'])}",
+            "approved": lambda _event, data: f"{data['by']} approved {_decided(data)}",
+            "denied": lambda _event, data: f"{data['by']} denied {_decided(data)}",
+            "answered": lambda _event, data: f"{data['by']} said what has come of {_decided(data)}",
+            "parked": lambda _event, _data: "waits for a person; no worker holds it",
+            "cancel_requested": lambda _event, _data: "a cancel was asked for",
+            "cancelling": lambda _event, _data: "the cancel is being carried out",
+            "reopened": lambda _event, data: f"reopened{_START_OVER if data.get('start_over') else ''}",
             "handed_over": lambda _event, _data: "let go as it is: any worker goes on",
             "reaped": lambda event, _data: f"taken from worker {event['worker']}, whose lease had run out",
             "released": lambda event, _data: f"left behind by worker {event['worker']}",

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import select
 
 from tasks import approvals, runs
+from tasks.cli import run_commands
 from tasks.cli.main import main
 from tests.conformance.ground import Ground
 from worker import urls
@@ -96,7 +97,19 @@ def test_what_waits_is_shown_whole_and_harmless(ground: Ground, cli: Run) -> Non
     assert "runwright approvals approve RUN" in err
     (one,) = json.loads(cli("approvals", "list", "--json")[1])
     assert (one["run_id"], one["call_id"], one["arguments"], one["question"]) == (run_id, "c1", arguments, "approval")
-    assert cli("tools", "in-doubt")[1:] == ("", "no questions\n")
+    assert cli("tools", "in-doubt")[1:] == ("", "no calls in doubt\n")
+
+
+def test_who_waits_for_the_run_is_told_of_the_question(
+    ground: Ground, cli: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Expected: `show` names the command that lists the question; `submit --wait` does while it waits, once."""
+    run_id = parked(ground, "c1")
+    assert "waits for a person: `runwright approvals list`\n" in cli("show", run_id)[1]
+    monkeypatch.setattr("tasks.cli.run_commands._LOOK", 0.1)
+    view = run_commands._waited(runs.RunHandle(run_id, "t"), 0.5)
+    assert (view.id, view.status) == (run_id, "requires_action")
+    assert capfd.readouterr().err == "waits for a person: `runwright approvals list`\n"
 
 
 def test_a_person_approves_and_denies(ground: Ground, cli: Run, redis_url: str) -> None:

@@ -164,7 +164,7 @@ def test_watching_shows_where_the_batch_stands(door: Producer, monkeypatch: pyte
     progress = watch(door.database, batch_id, Console(file=written, width=120, force_terminal=terminal))
     assert progress.ended == 3
     assert written.getvalue().startswith("no worker is running")
-    assert "1 of 3 documents ended: 2 queued, 1 unreadable" in written.getvalue()
+    assert "1 of 3 documents ended: 1 unreadable; 2 queued" in written.getvalue()
     assert ("━" in written.getvalue()) is terminal
 
 

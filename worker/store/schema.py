@@ -43,12 +43,14 @@ def _revision(connection: Connection) -> str | None:
 def migrate(database: Database, to: str = "head") -> tuple[str | None, str]:
     """Apply what is missing in one transaction; returns the revisions before and after.
 
-    Of two at once the second waits for the first, and then finds nothing to do.
+    Of two at once the second waits for the first, and then finds nothing to do. Raises SchemaError for a schema newer
+    than this version's.
     """
     with database.write() as connection:
         if connection.dialect.name == "postgresql":  # SQLite's write lock is held from the beginning
             connection.execute(_LOCK)
         before = _revision(connection)
+        _refuse_newer(before)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, to)
@@ -62,7 +64,12 @@ def check(database: Database) -> None:
         return
     if found is None:
         raise SchemaError("DATABASE_URL: the database has no Runwright tables; run `runwright migrate`")
+    _refuse_newer(found)
+    raise SchemaError(f"DATABASE_URL: the schema is {found}, this version needs {wanted}; run `runwright migrate`")
+
+
+def _refuse_newer(found: str | None) -> None:
+    """Raise SchemaError for a revision that this version does not know: a later one has made it."""
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found in known:
-        raise SchemaError(f"DATABASE_URL: the schema is {found}, this version needs {wanted}; run `runwright migrate`")
-    raise SchemaError(f"DATABASE_URL: the schema {found} is newer than this version ({wanted}); upgrade Runwright")
+    if found is not None and found not in known:
+        raise SchemaError(f"DATABASE_URL: the schema {found} is newer than this version ({head()}); upgrade Runwright")
