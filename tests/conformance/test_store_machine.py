@@ -285,7 +285,7 @@ def test_no_order_of_moves_breaks_the_rules(ground: Ground) -> None:
     run_state_machine_as_test(
         OnGround,
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=40,
             deadline=None,
             derandomize=bool(os.environ.get("CI")),
