@@ -44,6 +44,8 @@ class Counters:
         self.creates = 0
         self.provider_runs = 0
         self.overlaps = 0
+        self.streams = 0
+        self.streams_open = 0
         self.rejected: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.overlapping: Counter[str] = Counter()
@@ -138,6 +140,8 @@ class Counters:
             "provider_runs": self.provider_runs,
             "overlaps": self.overlaps,
             "requests": self.requests,
+            "streams": self.streams,
+            "streams_open": self.streams_open,
             "rejected": dict(self.rejected),
             "dropped": dict(self.dropped),
             "duplicate_steps": sum(times > 1 for run in self.runs.values() for times in run.steps.values()),

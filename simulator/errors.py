@@ -1,6 +1,6 @@
 """OpenAI's error bodies: status, type, code, param and message as the real server words them.
 
-Sources: recorded exchanges, provider-facts 1.3 and 1.4, and error bodies quoted in public bug reports.
+Sources: recorded exchanges, provider-facts 1.2 to 1.4, and error bodies quoted in public bug reports.
 """
 
 from typing import Any
@@ -91,6 +91,12 @@ def missing(param: str) -> ApiError:
 def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
     """A parameter whose value is refused."""
     return ApiError(400, message, code=code, param=param)
+
+
+def not_streamed(what: str) -> ApiError:
+    """A response whose events cannot be had (any more)."""
+    message = f"This response {what}."
+    return ApiError(400, message, code="invalid_request_error", param="stream", name="not_streamed")
 
 
 def rate_limited(retry_after: float) -> ApiError:
