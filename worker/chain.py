@@ -9,7 +9,7 @@ from time import monotonic
 import structlog
 
 from tools.outcome import error_output
-from worker.backends.base import Answer, Created, Done, Ended, Failed, NeedsTools, Pending, Step
+from worker.backends.base import Answer, Created, Done, Ended, Failed, Following, NeedsTools, Pending, Step
 from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
@@ -35,6 +35,7 @@ class Chain:
         self._provider_id = claim.provider_id
         self._conversation = claim.conversation
         self._created = claim.created
+        self._following: Following | None = None
         self._began = monotonic() - claim.step_age
         self._lost = claim.intent_step == claim.step
         self._last_item = claim.intent_after if self._lost else claim.last_item
@@ -47,6 +48,12 @@ class Chain:
         """Give the conversation up where the provider has taken on the step in hand, or may have."""
         self.unclear = self.unclear or self._lost or self._provider_id is not None
 
+    def close(self) -> None:
+        """Follow the step in hand no more; it goes on at the provider."""
+        if self._following is not None:
+            self._following.close()
+        self._following = None
+
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
         if self._provider_id is None:
@@ -57,6 +64,7 @@ class Chain:
 
     def settled(self, asked: NeedsTools) -> None:
         """Go on to the next step: the calls of this one are in the ledger."""
+        self.close()
         self.number, self._provider_id, self._last_item = self.number + 1, None, asked.last_item
         self._lost = self.adopted = False
 
@@ -85,6 +93,7 @@ class Chain:
             # A step goes on from the calls of the one before; where they are answered already, the run asks anew.
             input=() if calls.continues else self._claim.input,
             answers=answers,
+            stream=self._claim.config.get("stream", self._settings.stream == "on"),
         )
         return step if self._lost else await self._to_create(step, repair=self._last_item is None)
 
@@ -149,6 +158,7 @@ class Chain:
 
     async def _keep(self, created: Created) -> None:
         self._provider_id, self._began, self._lost = created.id, monotonic(), False
+        self._following = created.following
         self._created += 1
         await self._pace.write(progress.created, self.number, created.id, created.request_id)
         self._pace.emit("run.created", step=self.number, provider_id=created.id, request_id=created.request_id)
@@ -210,11 +220,17 @@ class Chain:
     # ── wait and stop ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _wait(self, *, watched: bool = True) -> Ended:
-        """Look at the response in growing, jittered intervals until it has ended or has taken too long."""
+        """Look at the response in growing, jittered intervals until it has ended or has taken too long.
+
+        Where it is followed its end is told, and the looks are for what a silent connection does not tell.
+        """
         provider_id, looks = self._provider_id or "", 0
         while True:
-            looks += 1
-            await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+            if self._following is None:
+                looks += 1
+                await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+            elif told := await self._told(self._following):
+                return told
             reach("outside.look.before")
             look = await self._pace.patiently(lambda: self._backend.look(provider_id))
             reach("outside.look.after")
@@ -222,6 +238,16 @@ class Chain:
                 return look
             if watched and (overdue := self._overdue(look)):
                 return await self._replace(*overdue)
+
+    async def _told(self, following: Following) -> Ended | None:
+        """Return the end that the provider tells, None when a look is due: after a while, or since it will not."""
+        seconds = self._settings.poll_max
+        told = await self._pace.unless_told(lambda: following.ended(seconds))
+        if following.broken:
+            self._pace.emit("run.stream_broken", step=self.number)
+        if following.broken or told:
+            self.close()
+        return told
 
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
         """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
@@ -260,6 +286,7 @@ class Chain:
 
     async def _stopped(self) -> Ended | None:
         provider_id = self._provider_id or ""
+        self.close()  # no event tells of a cancel
         try:
             reach("outside.cancel.before")
             await self._pace.patiently(lambda: self._backend.cancel(provider_id))

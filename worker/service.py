@@ -93,6 +93,7 @@ class WorkerService:
             requests=settings.request_limit,
             timeout=settings.request_timeout,
             prices=self.prices,
+            streams=settings.stream_limit,
         )
 
     def describe(self) -> dict[str, object]:

@@ -45,6 +45,14 @@ def unreadable(message: str, *, creating: bool) -> ProviderError:
     return ProviderError("bad_answer", message, transient=not creating, unknown=creating)
 
 
+def interrupted(event: bytes, key: str) -> ProviderError:
+    """Return the meaning of a stream that begins with an error or with nothing: the work behind it may go on."""
+    told = _told(event)
+    code = clean(_text(told.get("code")) or "stream_ended")[:100]
+    said = _text(told.get("message")) or "the stream ended before its first event"
+    return ProviderError(code, str(clean(_without_key(said, key)))[:2000], unknown=True)
+
+
 def rejected(
     status: int, headers: Mapping[str, str], body: bytes, *, key: str = "", creating: bool = False
 ) -> ProviderError:
