@@ -147,7 +147,7 @@ class Pace:
 
     async def write(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Commit one unit of the store under this run's claim; raises LostClaim."""
-        return await self.parts.store.write(unit, self.claim, *args, **kwargs)
+        return await self.parts.store.commit(self.claim, unit, *args, **kwargs)
 
     def emit(self, name: str, **fields: Any) -> None:
         """Say what happened to the run."""

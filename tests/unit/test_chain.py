@@ -103,8 +103,8 @@ def test_a_worker_without_the_tool_creates_nothing_anew(
     """Expected: the intent of a dead worker is looked after, also where the tool of its assistant is not loaded."""
     run = ground.submit()
     claim = ground.take("w1")
-    ground.write(progress.set_conversation, claim, "conv_1", "")
-    ground.write(progress.intend, claim, 0, "")
+    ground.commit(claim, progress.set_conversation, "conv_1", "")
+    ground.commit(claim, progress.intend, 0, "")
     ground.end_lease("w1")
     ground.write(leases.reap)
     provider = Losing(left=left)
