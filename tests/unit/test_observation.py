@@ -18,6 +18,7 @@ def claim(attempt: int = 1) -> Claim:
     return Claim(
         run_id="run-1",
         thread_id="thread-1",
+        seq=1,
         worker="worker-1",
         fence=1,
         status=Status.IN_PROGRESS,
@@ -27,7 +28,7 @@ def claim(attempt: int = 1) -> Claim:
         input=[{"type": "text", "text": "a secret question"}],
         metadata={},
         store_result=False,
-        on_end=False,
+        on_end=None,
         batch_id=None,
         assistant="clerk",
         config={"model": "m"},
