@@ -99,7 +99,7 @@ def test_the_watchdog_watches_a_silent_stream_too(ground: Ground) -> None:
 
 @pytest.mark.parametrize(
     ("told", "status"),
-    [({"cancel": True, "cancel_seen": True}, Status.CANCELLED), ({"stopping": True}, Status.IN_PROGRESS)],
+    [({"cancel": True}, Status.CANCELLED), ({"stop": True}, Status.IN_PROGRESS)],
     ids=["cancel", "stop"],
 )
 def test_what_the_engine_says_ends_the_following(ground: Ground, told: dict[str, bool], status: Status) -> None:
