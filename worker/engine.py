@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
+import uvloop
 
 from worker.errors import LostClaim
 from worker.lease import Lease
@@ -108,7 +109,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            uvloop.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whatever ended the engine must end the worker
             self._failure = error
             if self._ready.is_set():
