@@ -17,6 +17,7 @@ _BEGUN = frozenset({b"response.created", b"response.queued", b"response.in_progr
 _ENDED = frozenset({b"response.completed", b"response.failed", b"response.incomplete"})
 _ERROR = b"error"
 Event = tuple[bytes, bytes]
+Meaning = Callable[[bytes], Look]
 
 
 class Reader:
@@ -59,7 +60,7 @@ class Reader:
 class Stream:
     """The stream of one response; `meaning` says what the data of its last event means."""
 
-    def __init__(self, content: aiohttp.StreamReader, meaning: Callable[[bytes], Look]) -> None:
+    def __init__(self, content: aiohttp.StreamReader, meaning: Meaning) -> None:
         """Read nothing yet; what is in `ends` is called when the stream is closed."""
         self.ends = ExitStack()
         self.broken = False

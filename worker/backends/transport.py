@@ -8,7 +8,7 @@ connection that had closed.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,9 @@ import httpx2
 import openai
 from yarl import URL
 
-from worker.backends.base import Look
 from worker.backends.bodies import clean
 from worker.backends.faults import explain, rejected
-from worker.backends.streams import Stream
+from worker.backends.streams import Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
@@ -93,7 +92,7 @@ class Http:
         """Whether there is a place for one more stream, which is to be taken before anything is awaited."""
         return not self._places.locked()
 
-    async def stream(self, path: str, content: bytes, meaning: Callable[[bytes], Look]) -> tuple[Reply, Stream | None]:
+    async def stream(self, path: str, content: bytes, meaning: Meaning) -> tuple[Reply, Stream | None]:
         """Send a POST that creates, and return the first event of its stream as the answer, with the stream.
 
         A server that answers in one piece leaves nothing to follow.
@@ -109,9 +108,7 @@ class Http:
             except Exception as error:  # noqa: BLE001 - as in _send
                 raise explain(error, creating=True) from None
 
-    async def _begin(
-        self, path: str, content: bytes, meaning: Callable[[bytes], Look], ends: ExitStack
-    ) -> tuple[Reply, Stream | None]:
+    async def _begin(self, path: str, content: bytes, meaning: Meaning, ends: ExitStack) -> tuple[Reply, Stream | None]:
         # One that stalls ends with an error of its read.
         endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout)
         url = URL(self._url + path, encoded=True)
