@@ -102,7 +102,7 @@ class Http:
             await self._places.acquire()
             ends.callback(self._places.release)
             try:
-                async with asyncio.timeout(2 * self._timeout):
+                async with asyncio.timeout(self._timeout):
                     return await self._begin(path, content, meaning, ends)
             except ProviderError:
                 raise
@@ -110,8 +110,8 @@ class Http:
                 raise explain(error, creating=True) from None
 
     async def _begin(self, path: str, content: bytes, meaning: Meaning, ends: ExitStack) -> tuple[Reply, Stream | None]:
-        # One that stalls ends with an error of its read.
-        endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout)
+        # As long as it takes, but not without a word: one that stalls ends with an error of its read.
+        endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2, sock_read=self._timeout)
         url = URL(self._url + path, encoded=True)
         response = await self._session.post(url, data=content, allow_redirects=False, timeout=endless)
         ends.callback(response.release)
