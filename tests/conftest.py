@@ -19,7 +19,7 @@ from tests.postgres import postgres
 from tests.servers import REAPER, Simulator, Stack, is_foreign, simulator, stack, valkey
 from worker import urls
 from worker.store.database import Database
-from worker.store.schema import migrate
+from worker.store.migrating import migrate
 
 
 def pytest_configure(config: pytest.Config) -> None:
