@@ -23,7 +23,7 @@ from tests.chaos.audit import Audit
 from tests.chaos.breakables import Postgres, breakable_postgres, breakable_redis
 from tests.chaos.effects import TOOLS
 from tests.chaos.fight import FROZEN, Fight, Plan, Tally
-from tests.chaos.nursery import Nursery
+from tests.nursery import Nursery
 from tests.servers import REAPER, is_foreign, simulator, stack
 from worker.store.database import Database
 from worker.store.migrating import migrate
