@@ -47,10 +47,13 @@ class ProviderError(Exception):
         transient: bool = False,
         unknown: bool = False,
         retry_after: float | None = None,
+        status: int | None = None,
     ) -> None:
+        """Keep the provider's code and words, the seconds it asks to wait, and its HTTP status where it answered."""
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.transient = transient
         self.unknown = unknown
         self.retry_after = retry_after
+        self.status = status

@@ -4,12 +4,41 @@ This is the per-thread lock. It is a database row and not a key in Redis because
 UNIQUE (thread_id) WHERE turn is the backstop, the lock on the thread's row the protocol.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from sqlalchemy import Connection, ScalarSelect, bindparam, case, exists, select, true, update
 
 from worker.dbtime import from_now
 from worker.models import WAITING, Run, Thread
 
-_LOCK = select(Thread.id).where(Thread.id == bindparam("thread")).with_for_update()
+_LOCK = select(Thread.id).where(Thread.id.in_(bindparam("threads", expanding=True))).order_by(Thread.id)
+_WAIT_FOR_IT = _LOCK.with_for_update()
+_UNLOCKED_ONES = _LOCK.with_for_update(skip_locked=True)
+PASS_ON = (
+    update(Run)
+    .where(Run.id == bindparam("run"))
+    .values(turn=true(), due_at=case((Run.available_at > from_now(), Run.available_at), else_=from_now()))
+)
+"""Gives the turn to the run `run`, which waits for it."""
+
+
+def _first(column: Any) -> ScalarSelect[str]:
+    """Look one step into the index of a thread's waiting runs, however many there are."""
+    waiting = select(column).where(Run.thread_id == Thread.id, WAITING)
+    return waiting.order_by(Run.seq).limit(1).scalar_subquery()
+
+
+_FIRST = select(Thread.id, _first(Run.id), _first(Run.queue)).where(Thread.id.in_(bindparam("threads", expanding=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A run that waits for its thread's turn."""
+
+    run_id: str
+    queue: str
 
 
 def take_numbers(connection: Connection, thread_id: str, count: int = 1) -> int:
@@ -21,7 +50,14 @@ def take_numbers(connection: Connection, thread_id: str, count: int = 1) -> int:
 
 def lock(connection: Connection, thread_id: str) -> None:
     """Hold the thread's row until the transaction ends: turns change hands only under it."""
-    connection.execute(_LOCK, {"thread": thread_id})
+    lock_all(connection, [thread_id], wait=True)
+
+
+def lock_all(connection: Connection, thread_ids: Sequence[str], *, wait: bool) -> set[str]:
+    """Hold the rows of these threads, in their order; without `wait` only those that nobody holds. Returns which."""
+    if not thread_ids:
+        return set()
+    return set(connection.execute(_WAIT_FOR_IT if wait else _UNLOCKED_ONES, {"threads": thread_ids}).scalars())
 
 
 def is_free(connection: Connection, thread_id: str) -> bool:
@@ -32,15 +68,14 @@ def is_free(connection: Connection, thread_id: str) -> bool:
 
 def pass_on(connection: Connection, thread_id: str) -> str | None:
     """Give a free turn to the first waiting run; returns its queue, None where nothing waits. Under the lock."""
-    statement = (
-        update(Run)
-        .where(Run.id == _first_waiting(thread_id))
-        .values(turn=true(), due_at=case((Run.available_at > from_now(), Run.available_at), else_=from_now()))
-    )
-    queue: str | None = connection.execute(statement.returning(Run.queue)).scalar_one_or_none()
-    return queue
+    first = first_waiting(connection, [thread_id]).get(thread_id)
+    if first is None:
+        return None
+    connection.execute(PASS_ON, {"run": first.run_id})
+    return first.queue
 
 
-def _first_waiting(thread_id: str) -> ScalarSelect[str]:
-    waiting = select(Run.id).where(Run.thread_id == thread_id, WAITING)
-    return waiting.order_by(Run.seq).limit(1).scalar_subquery()
+def first_waiting(connection: Connection, thread_ids: Sequence[str]) -> dict[str, Waiting]:
+    """Return the first waiting run of each of these threads that has one. Under their locks."""
+    rows = connection.execute(_FIRST, {"threads": thread_ids})
+    return {thread: Waiting(run, queue) for thread, run, queue in rows if run is not None}

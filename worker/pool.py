@@ -1,8 +1,8 @@
-"""The bounded threads through which the loop calls the store: the store is synchronous and written only once."""
+"""The engine's way to the store, off its loop: units in bounded threads, and those of held runs committed together."""
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -14,7 +14,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.crashpoints import reach
 from worker.retries import backoff
+from worker.store import held
+from worker.store.claiming import Claim
 from worker.store.database import UNUSABLE, Database, explain
+from worker.store.held import Busy, Hold, Job, Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,42 +25,121 @@ _log = structlog.get_logger(__name__)
 _LONGEST_WAIT = 5.0
 # InternalError is also what a standby says that a failover has not yet promoted.
 _PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+_MOST = 500  # units in one commit
+_LINGER = 0.003  # seconds that units wait for others, once more than one has come together
+_Waiting = tuple[Job, asyncio.Future[Any]]
 
 
 class StorePool:
-    """Runs one unit of the store after another in each thread; a database that is away is waited for."""
+    """Runs units of the store in its threads; a database that is away is waited for."""
 
     def __init__(self, database: Database, threads: int) -> None:
         """Use one thread on SQLite: it has one writer at a time, and queueing here is cheaper than its lock."""
         self._database = database
         count = 1 if database.engine.dialect.name == "sqlite" else threads
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="store")
+        self._waiting: list[_Waiting] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._lonely: set[asyncio.Task[None]] = set()
 
     async def write(self, unit: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the unit in a transaction of its own and return after its commit.
 
         A unit may be repeated after an unclear commit: each finds its claim gone, or that its work is done.
         """
-        return await self._patiently(self._database.write, unit, args, kwargs)
+
+        def whole(connection: Connection) -> T:
+            return unit(connection, *args, **kwargs)
+
+        return await self._patiently(self._database.write, whole, [f"commit.{unit.__name__}"])
 
     async def read(self, unit: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the unit on a snapshot, without the lock that writers take."""
-        return await self._patiently(self._database.read, unit, args, kwargs)
+
+        def whole(connection: Connection) -> T:
+            return unit(connection, *args, **kwargs)
+
+        return await self._patiently(self._database.read, whole, [f"read.{unit.__name__}"])
+
+    async def commit(
+        self, claim: Claim, unit: Callable[Concatenate[Hold, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Carry out a unit of a held run together with those that wait, and return after their commit.
+
+        Raises LostClaim, and what the unit raises; a caller that is cancelled meanwhile has written all the same.
+        """
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((Job(claim, unit, args, kwargs), done))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all(), name="commits")
+        return await done
+
+    async def _commit_all(self) -> None:
+        """Commit what waits until nothing does; what comes meanwhile gathers for the next commit."""
+        try:
+            together = 1
+            while self._waiting:
+                if together > 1:
+                    await asyncio.sleep(_LINGER)
+                chosen = self._choose()
+                together = len(chosen)
+                await self._commit(chosen)
+        finally:
+            self._committing = None
+
+    def _choose(self) -> list[_Waiting]:
+        """Take what goes into one commit: of each run only the first, since what it writes builds on its row."""
+        chosen: dict[str, _Waiting] = {}
+        left = []
+        for one in self._waiting:
+            if len(chosen) < _MOST and one[0].claim.run_id not in chosen:
+                chosen[one[0].claim.run_id] = one
+            else:
+                left.append(one)
+        self._waiting = left
+        return list(chosen.values())
+
+    async def _commit(self, waiting: Sequence[_Waiting], *, alone: bool = False) -> None:
+        """Commit these jobs and tell their callers; what cannot go with the others is carried out alone."""
+        jobs = [job for job, _ in waiting]
+
+        def whole(connection: Connection) -> list[Outcome]:
+            return held.carry_out(connection, jobs, alone=alone)
+
+        points = [f"commit.{job.unit.__name__}" for job in jobs]
+        try:
+            outcomes = await self._patiently(self._database.write, whole, points)
+        except Exception as error:  # noqa: BLE001 - it is told to those whom it concerns
+            if len(jobs) == 1:
+                _tell(waiting[0][1], Outcome(error=error))
+            else:  # one of them spoils it for all: each on its own
+                await asyncio.gather(*(self._commit([one], alone=True) for one in waiting))
+            return
+        for one, outcome in zip(waiting, outcomes, strict=True):
+            if isinstance(outcome.error, Busy):
+                self._alone(one)
+            else:
+                _tell(one[1], outcome)
+
+    def _alone(self, one: _Waiting) -> None:
+        """Carry out a job that waits for somebody else's transaction, beside the commits of the others."""
+        task = asyncio.create_task(self._commit([one], alone=True), name="commit-alone")
+        self._lonely.add(task)
+        task.add_done_callback(self._lonely.discard)
 
     async def _patiently(
         self,
         transaction: Callable[[], AbstractContextManager[Connection]],
-        unit: Callable[..., T],
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
+        unit: Callable[[Connection], T],
+        points: Sequence[str],
     ) -> T:
-        kind = "commit" if transaction == self._database.write else "read"
-
         def whole() -> T:
-            reach(f"{kind}.{unit.__name__}.before")
+            for point in points:
+                reach(f"{point}.before")
             with transaction() as connection:
-                result = unit(connection, *args, **kwargs)
-            reach(f"{kind}.{unit.__name__}.after")
+                result = unit(connection)
+            for point in points:
+                reach(f"{point}.after")
             return result
 
         failures = 0
@@ -78,6 +160,16 @@ class StorePool:
     def close(self) -> None:
         """Let the threads end; one that hangs in a database that does not answer is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tell(done: asyncio.Future[Any], outcome: Outcome) -> None:
+    """Wake the caller; one that was cancelled does not wait any more."""
+    if done.done():
+        return
+    if outcome.error is None:
+        done.set_result(outcome.result)
+    else:
+        done.set_exception(outcome.error)
 
 
 def _seen(work: asyncio.Future[Any]) -> None:

@@ -8,7 +8,6 @@ from tests.chaos.scenarios import PLACES
 from worker import store
 
 ROOT = Path(__file__).parents[2]
-WRITES = {"write", "_write"}
 UNITS = {file.stem for folder in store.__path__ for file in Path(folder).glob("*.py")}
 
 
@@ -20,7 +19,7 @@ def named_points(tree: ast.AST) -> Iterator[str]:
         match node.func, node.args[0]:
             case ast.Name("reach"), ast.Constant(str(point)):
                 yield point.rpartition(".")[0]
-            case ast.Attribute(attr=name), ast.Attribute(ast.Name(module), unit) if name in WRITES and module in UNITS:
+            case ast.Attribute(attr="write" | "_write"), ast.Attribute(ast.Name(module), unit) if module in UNITS:
                 yield f"commit.{unit}"
 
 

@@ -11,9 +11,10 @@ from tests.servers import wait_until
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status
 from worker.models import Base, Run, Worker
-from worker.store import assistants, claiming, leases, settling, submitting
+from worker.store import assistants, claiming, held, leases, settling, submitting
 from worker.store.claiming import Claim
 from worker.store.database import Database
+from worker.store.held import Hold
 from worker.store.settling import End, Settled
 from worker.store.submitting import NewRun
 
@@ -39,6 +40,10 @@ class Ground:
         """Run one unit of the store in a transaction."""
         with self.database.write() as connection:
             return unit(connection, *args, **kwargs)
+
+    def commit(self, claim: Claim, unit: Callable[Concatenate[Hold, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Carry out one unit of a held run in a transaction."""
+        return self.write(held.commit, claim, unit, *args, **kwargs)
 
     def new(self, thread: str | None = "t", words: str = "hello", **options: Any) -> NewRun:
         """Return a run to submit."""
@@ -69,7 +74,7 @@ class Ground:
 
     def settle(self, claim: Claim, end: End = COMPLETE) -> Settled:
         """End a held run."""
-        return self.write(settling.settle, claim, end)
+        return self.commit(claim, settling.settle, end)
 
     def hand_over(self, claim: Claim) -> None:
         """Let a held run go as it is."""

@@ -19,7 +19,7 @@ def with_call(ground: Ground, claim: Claim, *call_ids: str, effects: dict[str, s
     """Let the run's first response ask for the tool `add`."""
     calls = [Asked(call_id, "add", "{}") for call_id in call_ids or ("c1",)]
     step: dict[str, Any] = {"step": 0, "calls": calls, "usage": Usage(), "last_item": None}
-    ground.write(progress.need_tools, claim, effects=effects or {}, **step)
+    ground.commit(claim, progress.need_tools, effects=effects or {}, **step)
 
 
 def test_a_queued_run_with_the_turn_is_cancelled_at_once(ground: Ground) -> None:
@@ -45,7 +45,7 @@ def test_a_run_that_waits_for_its_retry_is_cancelled_at_once(ground: Ground) -> 
     """Expected: no further attempt: nobody holds it and its provider run has ended."""
     run, behind = ground.submit(), ground.submit()
     ground.boot()
-    ground.write(settling.retry, ground.take(), 3600.0, FAILED)
+    ground.commit(ground.take(), settling.retry, 3600.0, FAILED)
     assert ground.write(asking.ask_cancel, run) == (Status.CANCELLED, "default")
     assert ground.claimed() == [behind]
 
@@ -57,7 +57,7 @@ def test_a_held_run_is_only_asked(ground: Ground) -> None:
     claim = ground.take()
     assert ground.write(asking.ask_cancel, run) == (Status.IN_PROGRESS, None)
     assert (ground.row(run).owner, ground.holder()) == ("w1", run)
-    ground.write(settling.start_cancelling, claim)
+    ground.commit(claim, settling.start_cancelling)
     assert ground.status(run) is Status.CANCELLING
     assert ground.settle(claim, End(Event.COMPLETE, "too late")).status is Status.CANCELLED
     assert ground.claimed() == [behind]
@@ -79,9 +79,9 @@ def test_a_run_in_its_tools_is_asked(ground: Ground) -> None:
     ground.boot()
     claim = ground.take()
     calls = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
     assert ground.write(asking.ask_cancel, run) == (Status.REQUIRES_ACTION, None)
-    ground.write(settling.start_cancelling, claim)
+    ground.commit(claim, settling.start_cancelling)
     ground.hand_over(claim)
     assert (ground.take().status, ground.row(run).attempt) == (Status.CANCELLING, 1)
 
@@ -92,8 +92,8 @@ def test_a_parked_run_is_asked_and_due_at_once(ground: Ground) -> None:
     ground.boot(queues=("q",))
     (claim,) = ground.claim(queues=("q",))
     with_call(ground, claim)
-    ground.write(deciding.ask, claim, ["c1"], "approval", 3600.0)
-    ground.write(settling.park, claim, 60.0)
+    ground.commit(claim, deciding.ask, ["c1"], "approval", 3600.0)
+    ground.commit(claim, settling.park, 60.0)
     assert ground.claimed(queues=("q",)) == []
     assert ground.write(asking.ask_cancel, run) == (Status.REQUIRES_ACTION, "q")
     (claim,) = ground.claim(queues=("q",))
@@ -162,7 +162,7 @@ def test_a_reopened_run_goes_on_from_its_last_settled_step(ground: Ground) -> No
     ground.boot()
     claim = ground.take()
     calls = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item="i1")
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item="i1")
     ground.settle(claim, FAILED)
     ground.write(asking.reopen, run)
     assert ground.take().step == 1
@@ -174,8 +174,8 @@ def test_a_reopened_run_asks_anew_what_nobody_decided(ground: Ground) -> None:
     ground.boot()
     claim = ground.take()
     with_call(ground, claim, "c1", "c2")
-    ground.write(deciding.ask, claim, ["c1", "c2"], "approval", 3600.0)
-    ground.write(settling.park, claim, 1.0)
+    ground.commit(claim, deciding.ask, ["c1", "c2"], "approval", 3600.0)
+    ground.commit(claim, settling.park, 1.0)
     ground.write(deciding.approve, run, "c2", by="ann")
     ground.write(asking.ask_cancel, run)
     ground.settle(ground.take(), End(Event.CANCEL))
@@ -186,7 +186,7 @@ def test_a_reopened_run_asks_anew_what_nobody_decided(ground: Ground) -> None:
         calls = {call.call_id: call for call in ledger.still_open(connection, "t")}
     assert (calls["c1"].question, calls["c1"].decision, calls["c1"].overdue) == (None, None, False)
     assert (calls["c2"].question, calls["c2"].decision) == ("approval", "approved")
-    ground.write(deciding.ask, again, ["c1"], "approval", 3600.0)
+    ground.commit(again, deciding.ask, ["c1"], "approval", 3600.0)
     with ground.database.read() as connection:
         assert [one.call_id for one in deciding.pending(connection)] == ["c1"]
 
@@ -209,10 +209,10 @@ def test_a_run_that_could_repeat_a_call_is_not_reopened(
     claim = ground.take()
     with_call(ground, claim, effects={"add": effect})
     if begun:
-        ground.write(ledger.start, claim, ["c1"])
+        ground.commit(claim, ledger.start, ["c1"])
     ground.settle(claim, FAILED)
     if closed:
-        ground.write(ledger.close, "t")
+        ground.write(ledger.close_without_a_run, "t")
     if refused:
         before = ground.everything()
         with pytest.raises(UsageError, match=r"start over and could call add a second time; .*--start-over"):

@@ -212,7 +212,7 @@ def test_the_fence_rises_with_every_claim(ground: Ground) -> None:
     run = ground.submit()
     ground.boot("w1"), ground.boot("w2")
     seen = [ground.take("w1")]
-    ground.write(settling.retry, seen[-1], 0.0, PASSING)
+    ground.commit(seen[-1], settling.retry, 0.0, PASSING)
     seen.append(ground.take("w1"))
     ground.hand_over(seen[-1])
     seen.append(ground.take("w1"))
@@ -238,7 +238,7 @@ def test_the_deadline_runs_from_the_first_claim(ground: Ground) -> None:
     """Expected: neither a retry nor a hand-over gives a run more time."""
     run = ground.submit(timeout=100.0)
     ground.boot()
-    ground.write(settling.retry, ground.take(), 0.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 0.0, PASSING)
     first = ground.row(run)
     ground.hand_over(ground.take())
     ground.take()

@@ -28,15 +28,15 @@ def asks(ground: Ground, *call_ids: str, question: Kind = "approval", seconds: f
     ground.boot(queues=("q",))
     (claim,) = ground.claim(queues=("q",))
     calls = [Asked(call_id, "pay", '{"to": "ann"}') for call_id in call_ids]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
-    ground.write(deciding.ask, claim, call_ids, question, seconds)
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
+    ground.commit(claim, deciding.ask, call_ids, question, seconds)
     return claim
 
 
 def parked(ground: Ground, *call_ids: str, question: Kind = "approval") -> str:
     """Return such a run that nobody holds."""
     claim = asks(ground, *call_ids, question=question)
-    ground.write(settling.park, claim, 60.0)
+    ground.commit(claim, settling.park, 60.0)
     return claim.run_id
 
 
@@ -74,7 +74,7 @@ def test_a_question_is_asked_once(ground: Ground) -> None:
     assert 590 < (row.decide_by - now).total_seconds() <= 600
     assert events(ground, claim.run_id)[-1] == ("asked", {"question": "approval", "tools": ["pay", "pay"]})
     before = ground.everything()
-    ground.write(deciding.ask, claim, ["c1", "c2"], "approval", 5.0)
+    ground.commit(claim, deciding.ask, ["c1", "c2"], "approval", 5.0)
     assert ground.everything() == before
 
 
@@ -83,7 +83,7 @@ def test_only_the_owner_asks(ground: Ground) -> None:
     claim = asks(ground, "c1")
     ground.hand_over(claim)
     with pytest.raises(LostClaim):
-        ground.write(deciding.ask, claim, ["c1"], "in_doubt", 5.0)
+        ground.commit(claim, deciding.ask, ["c1"], "in_doubt", 5.0)
     assert call(ground).question == "approval"
 
 
@@ -92,8 +92,8 @@ def test_an_approved_call_that_was_interrupted_is_asked_about_anew(ground: Groun
     claim = asks(ground, "c1", "c2")
     for call_id in ("c1", "c2"):
         ground.write(deciding.approve, claim.run_id, call_id, by="ann", reason="fine")
-    ground.write(ledger.finish, claim, "c2", status="completed", output="paid", error=None)
-    ground.write(deciding.ask, claim, ["c1", "c2"], "in_doubt", 600.0)
+    ground.commit(claim, ledger.finish, "c2", status="completed", output="paid", error=None)
+    ground.commit(claim, deciding.ask, ["c1", "c2"], "in_doubt", 600.0)
     row = call(ground)
     assert (row.question, row.decision, row.decided_by, row.reason) == ("in_doubt", None, None, None)
     assert (call(ground, "c2").question, pending(ground)) == ("approval", ["c1"])
@@ -182,7 +182,7 @@ def test_a_decision_about_a_held_run_leaves_its_course_alone(ground: Ground) -> 
 def test_a_decision_does_not_shorten_the_delay_of_a_retry(ground: Ground) -> None:
     """Expected: a run that waits for its next attempt still does."""
     claim = asks(ground, "c1")
-    ground.write(settling.retry, claim, 3600.0, FAILED)
+    ground.commit(claim, settling.retry, 3600.0, FAILED)
     assert ground.write(deciding.approve, claim.run_id, "c1", by="ann").queue is None
     assert not due(ground, claim.run_id)
 
@@ -198,8 +198,8 @@ def test_a_denial_is_the_calls_output(ground: Ground, reason: str | None, messag
     assert (row.status, row.error, row.decision, row.finished_at is not None) == ("failed", "denied", "denied", True)
     assert json.loads(row.output) == {"error": {"type": "denied", "message": message}}
     (claim,) = ground.claim(queues=("q",))
-    ground.write(ledger.start, claim, ["c1"])
-    ground.write(ledger.finish, claim, "c1", status="completed", output="paid", error=None)
+    ground.commit(claim, ledger.start, ["c1"])
+    ground.commit(claim, ledger.finish, "c1", status="completed", output="paid", error=None)
     assert call(ground) == row
 
 
@@ -268,7 +268,7 @@ def test_a_call_without_a_question_is_not_decided(ground: Ground) -> None:
     ground.boot()
     claim = ground.take()
     calls = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
     refused(ground, claim.run_id, "c1", "asks nothing of people")
     refused(ground, claim.run_id, None, "has no call that waits for approval")
 

@@ -122,7 +122,7 @@ class Store(RuleBasedStateMachine):
     def settle(self, pick: int, event: Event) -> None:
         for claim in self._at_hand(pick):
             asked = self.ground.row(claim.run_id).cancel_requested_at
-            settled = self.ground.write(settling.settle, claim, End(event, "text", usage=Usage(1, 1, 0.1)))
+            settled = self.ground.commit(claim, settling.settle, End(event, "text", usage=Usage(1, 1, 0.1)))
             assert not asked or settled.status is Status.CANCELLED
             self._forget([claim])
 
@@ -131,9 +131,9 @@ class Store(RuleBasedStateMachine):
         for claim in self._at_hand(pick):
             if self.ground.status(claim.run_id) is Status.CANCELLING:
                 with pytest.raises(InvalidMove):
-                    self.ground.write(settling.retry, claim, delay, FAILED)
+                    self.ground.commit(claim, settling.retry, delay, FAILED)
             else:
-                self.ground.write(settling.retry, claim, delay, FAILED)
+                self.ground.commit(claim, settling.retry, delay, FAILED)
                 self._forget([claim])
 
     @rule(pick=PICK)
@@ -148,14 +148,14 @@ class Store(RuleBasedStateMachine):
         for claim in self._at_hand(pick):
             row = self.ground.row(claim.run_id)
             if row.cancel_requested_at or row.status == Status.CANCELLING:
-                self.ground.write(settling.start_cancelling, claim)
+                self.ground.commit(claim, settling.start_cancelling)
             elif row.status == Status.IN_PROGRESS:
                 calls, usage = [Asked(f"c{row.fence}-{row.step}", "add", "{}")], Usage(1, 1, 0.1)
-                self.ground.write(
-                    progress.need_tools, claim, effects={}, step=row.step, calls=calls, usage=usage, last_item=None
+                self.ground.commit(
+                    claim, progress.need_tools, effects={}, step=row.step, calls=calls, usage=usage, last_item=None
                 )
             else:
-                self.ground.write(progress.created, claim, row.step, f"resp_{row.step}")
+                self.ground.commit(claim, progress.created, row.step, f"resp_{row.step}")
 
     @rule(name=WORKER, found=st.booleans())
     def die(self, name: str, found: bool) -> None:
@@ -267,7 +267,7 @@ class Store(RuleBasedStateMachine):
     def _refused(self, write: Any, claim: Claim, *args: Any) -> None:
         before = self.ground.everything()
         with pytest.raises(LostClaim):
-            self.ground.write(write, claim, *args)
+            self.ground.commit(claim, write, *args)
         assert self.ground.everything() == before
 
     def _change(self, statement: Any) -> None:

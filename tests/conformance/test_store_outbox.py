@@ -11,7 +11,7 @@ from worker.dbtime import from_now
 from worker.delivery import task_id
 from worker.lifecycle import Event
 from worker.models import Outgoing
-from worker.store import asking, outbox, settling
+from worker.store import asking, held, outbox, settling
 from worker.store.outbox import Letter
 from worker.store.settling import End
 
@@ -38,7 +38,7 @@ def test_an_end_enters_the_outbox_with_what_is_to_be_told(ground: Ground) -> Non
     ground.boot()
     claims = {claim.run_id: claim for claim in ground.claim()}
     asked = {run_id: (claim.store_result, claim.on_end) for run_id, claim in claims.items()}
-    assert asked == {both: (True, True), silent: (False, False)}
+    assert asked == {both: (True, HOOK), silent: (False, None)}
     assert take(ground) == []
     for claim in claims.values():
         ground.settle(claim, End(Event.FAIL, error_code="bad", error_message="no good"))
@@ -58,7 +58,7 @@ def test_the_letter_is_written_with_the_end_or_not_at_all(ground: Ground, fails:
     ground.boot()
     claim = ground.take()
     with ground.database.engine.connect() as connection, connection.begin() as transaction:
-        settling.settle(connection, claim, COMPLETE)
+        held.commit(connection, claim, settling.settle, COMPLETE)
         if fails:
             transaction.rollback()
     assert (len(take(ground)), ground.row(run).finished_at is None) == ((0, True) if fails else (1, False))
@@ -80,7 +80,7 @@ def test_a_run_that_will_be_tried_again_has_no_end_to_tell(ground: Ground, delay
     """Expected: nothing, neither while it waits for its next attempt nor while that one is under way."""
     ground.submit(store_result=True, on_end=HOOK)
     ground.boot()
-    ground.write(settling.retry, ground.take(), delay, End(Event.FAIL, error_code="busy"))
+    ground.commit(ground.take(), settling.retry, delay, End(Event.FAIL, error_code="busy"))
     ground.claim()
     assert take(ground) == []
 

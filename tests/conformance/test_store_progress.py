@@ -9,7 +9,7 @@ from worker import locks
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall
 from worker.response import Asked, Usage
-from worker.store import asking, leases, ledger, progress, reading, settling
+from worker.store import asking, held, leases, ledger, progress, reading, settling
 from worker.store.claiming import Claim
 from worker.store.ledger import OpenCall
 from worker.store.settling import End
@@ -20,14 +20,14 @@ CALLS = [Asked("c1", "add", '{"a": 1}'), Asked("c2", "add", '{"a": 2}')]
 
 def ask(ground: Ground, claim: Claim, calls: list[Asked] = CALLS, step: int = 0) -> None:
     """Settle a response that wants tools."""
-    ground.write(
-        progress.need_tools, claim, effects={}, step=step, calls=calls, usage=Usage(1, 1, 0.1), last_item=f"item_{step}"
+    ground.commit(
+        claim, progress.need_tools, effects={}, step=step, calls=calls, usage=Usage(1, 1, 0.1), last_item=f"item_{step}"
     )
 
 
 def finish(ground: Ground, claim: Claim, call_id: str, output: str) -> None:
     """Store the output of a call."""
-    ground.write(ledger.finish, claim, call_id, status="completed", output=output, error=None)
+    ground.commit(claim, ledger.finish, call_id, status="completed", output=output, error=None)
 
 
 def open_calls(ground: Ground, thread: str = "t") -> list[OpenCall]:
@@ -53,7 +53,7 @@ def claim(ground: Ground) -> Claim:
 
 def test_an_intent_survives_its_worker(ground: Ground, claim: Claim) -> None:
     """Expected: who takes over sees that the step may have been created, and after which item."""
-    ground.write(progress.intend, claim, 0, "item_7")
+    ground.commit(claim, progress.intend, 0, "item_7")
     assert reclaimed(ground).intent_step == 0
     with ground.database.read() as connection:
         attempt = connection.execute(select(Attempt)).one()
@@ -62,22 +62,22 @@ def test_an_intent_survives_its_worker(ground: Ground, claim: Claim) -> None:
 
 def test_a_withdrawn_intent_leaves_nothing_in_doubt(ground: Ground, claim: Claim) -> None:
     """Expected: who takes over may create the step."""
-    ground.write(progress.intend, claim, 0, None)
-    ground.write(progress.withdraw, claim)
+    ground.commit(claim, progress.intend, 0, None)
+    ground.commit(claim, progress.withdraw)
     assert reclaimed(ground).intent_step is None
 
 
 def test_a_provider_id_survives_its_worker(ground: Ground, claim: Claim) -> None:
     """Expected: who takes over waits for the same provider run; the intent is settled."""
-    ground.write(progress.intend, claim, 0, None)
-    ground.write(progress.created, claim, 0, "resp_1")
+    ground.commit(claim, progress.intend, 0, None)
+    ground.commit(claim, progress.created, 0, "resp_1")
     again = reclaimed(ground)
     assert (again.provider_id, again.intent_step, again.attempt) == ("resp_1", None, 1)
 
 
 def test_a_conversation_survives_its_run(ground: Ground, claim: Claim) -> None:
     """Expected: the next run of the thread goes on in the same conversation, after its last item."""
-    ground.write(progress.set_conversation, claim, "conv_1", "")
+    ground.commit(claim, progress.set_conversation, "conv_1", "")
     ground.settle(claim, End(Event.COMPLETE, "done", answered=True, last_item="item_3"))
     ground.submit()
     following = ground.take("w1")
@@ -86,15 +86,15 @@ def test_a_conversation_survives_its_run(ground: Ground, claim: Claim) -> None:
 
 def test_the_chain_of_provider_ids_grows(ground: Ground, claim: Claim) -> None:
     """Expected: each step's id in order over attempts; status goes to requires_action and back; steps count."""
-    ground.write(progress.created, claim, 0, "resp_1")
+    ground.commit(claim, progress.created, 0, "resp_1")
     ask(ground, claim)
     assert ground.status(claim.run_id) is Status.REQUIRES_ACTION
-    ground.write(progress.created, claim, 1, "resp_2")
+    ground.commit(claim, progress.created, 1, "resp_2")
     assert ground.status(claim.run_id) is Status.IN_PROGRESS
-    ground.write(settling.retry, claim, 0.0, End(Event.FAIL, error_code="e"))
+    ground.commit(claim, settling.retry, 0.0, End(Event.FAIL, error_code="e"))
     again = ground.take("w1")
     assert (again.step, again.provider_id) == (1, None)
-    ground.write(progress.created, again, 1, "resp_3")
+    ground.commit(again, progress.created, 1, "resp_3")
     with ground.database.read() as connection:
         assert reading.run(connection, claim.run_id).provider_ids == ["resp_1", "resp_2", "resp_3"]
 
@@ -111,7 +111,7 @@ def test_calls_enter_the_ledger_in_the_models_order(ground: Ground, claim: Claim
 def test_an_output_survives_its_worker(ground: Ground, claim: Claim) -> None:
     """Expected: who takes over submits the stored output and sees which call was interrupted."""
     ask(ground, claim)
-    ground.write(ledger.start, claim, ["c1", "c2"])
+    ground.commit(claim, ledger.start, ["c1", "c2"])
     finish(ground, claim, "c2", "3")
     again = reclaimed(ground)
     assert (again.status, again.step) == (Status.REQUIRES_ACTION, 1)
@@ -125,7 +125,7 @@ def test_a_finished_call_stays_finished(ground: Ground, claim: Claim) -> None:
     """Expected: neither a second start nor a second output changes it."""
     ask(ground, claim)
     finish(ground, claim, "c1", "first")
-    ground.write(ledger.start, claim, ["c1", "c2"])
+    ground.commit(claim, ledger.start, ["c1", "c2"])
     finish(ground, claim, "c1", "second")
     assert [(call.status, call.output) for call in open_calls(ground)] == [("completed", "first"), ("running", None)]
 
@@ -133,7 +133,7 @@ def test_a_finished_call_stays_finished(ground: Ground, claim: Claim) -> None:
 def test_the_ledger_is_unique(ground: Ground, claim: Claim) -> None:
     """Expected: a run cannot be asked the same call twice; the whole step is refused, nothing half written."""
     ask(ground, claim)
-    ground.write(progress.created, claim, 1, "resp_2")
+    ground.commit(claim, progress.created, 1, "resp_2")
     before = ground.everything()
     with pytest.raises(IntegrityError):
         ask(ground, claim, [Asked("c3", "add", "{}"), Asked("c1", "add", "{}")], step=1)
@@ -178,7 +178,7 @@ def test_calls_stay_open_until_a_response_that_had_their_outputs_ended_well(
 def test_the_next_steps_calls_close_those_before(ground: Ground, claim: Claim) -> None:
     """Expected: a response that asks for more has taken the outputs it was given; only its own calls are open."""
     ask(ground, claim)
-    ground.write(progress.created, claim, 1, "resp_2")
+    ground.commit(claim, progress.created, 1, "resp_2")
     ask(ground, claim, [Asked("c3", "add", "{}")], step=1)
     assert [call.call_id for call in open_calls(ground)] == ["c3"]
     with ground.database.read() as connection:
@@ -201,10 +201,10 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
     claim = ground.take()
     asked = {"step": 0, "calls": CALLS, "effects": {}, "usage": Usage(), "last_item": None}
     writes = {
-        "need_tools": lambda connection: progress.need_tools(connection, claim, **asked),  # type: ignore[arg-type]  # one dict for all of them
-        "set_conversation": lambda connection: progress.set_conversation(connection, claim, "conv_1", ""),
-        "settle": lambda connection: settling.settle(connection, claim, COMPLETE),
-        "retry": lambda connection: settling.retry(connection, claim, 0.0, FAILED),
+        "need_tools": lambda connection: held.commit(connection, claim, progress.need_tools, **asked),  # type: ignore[arg-type]  # one dict for all of them
+        "set_conversation": lambda connection: held.commit(connection, claim, progress.set_conversation, "conv_1", ""),
+        "settle": lambda connection: held.commit(connection, claim, settling.settle, COMPLETE),
+        "retry": lambda connection: held.commit(connection, claim, settling.retry, 0.0, FAILED),
     }
     with ground.database.write() as connection:
         waiting = ground.behind(connection, locks.lock, "t", meanwhile=writes[write])
@@ -218,10 +218,10 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
 def test_every_start_of_a_call_is_counted(ground: Ground, claim: Claim) -> None:
     """Expected: who takes over sees how often it began; one that has its output is not told to begin again."""
     ask(ground, claim)
-    ground.write(ledger.start, claim, ["c1", "c2"])
+    ground.commit(claim, ledger.start, ["c1", "c2"])
     finish(ground, claim, "c2", "3")
     again = reclaimed(ground)
-    assert ground.write(ledger.start, again, ["c1", "c2"]) == {"c1"}
+    assert ground.commit(again, ledger.start, ["c1", "c2"]) == {"c1"}
     assert [(call.status, call.starts) for call in open_calls(ground)] == [("running", 2), ("completed", 1)]
 
 
@@ -231,7 +231,7 @@ def test_a_call_is_written_off_once(ground: Ground, claim: Claim) -> None:
     finish(ground, claim, "c1", "3")
     for words in ("gone", "gone again"):
         for call in open_calls(ground):
-            ground.write(ledger.write_off, claim, call, words, "in_doubt")
+            ground.commit(claim, ledger.write_off, call, words, "in_doubt")
     assert [(call.status, call.output) for call in open_calls(ground)] == [("completed", "3"), ("failed", "gone")]
 
 

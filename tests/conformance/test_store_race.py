@@ -12,7 +12,7 @@ from tests.conformance.ground import Ground
 from tests.conformance.replay import journal, replay
 from worker.lifecycle import TERMINAL, Event
 from worker.models import Run
-from worker.store import claiming, settling
+from worker.store import claiming, held, settling
 from worker.store.claiming import Claim
 from worker.store.database import Database
 from worker.store.settling import End
@@ -85,9 +85,9 @@ class Racer:
         self.recorder.end(claim, settled=not retried)
         with self.database.write() as connection:
             if retried:
-                settling.retry(connection, claim, 0.0, PASSING)
+                held.commit(connection, claim, settling.retry, 0.0, PASSING)
             else:
-                settling.settle(connection, claim, End(Event.COMPLETE, "done"))
+                held.commit(connection, claim, settling.settle, End(Event.COMPLETE, "done"))
 
 
 def test_four_workers_and_a_producer_at_once(ground: Ground) -> None:

@@ -10,7 +10,7 @@ from tests.conformance.ground import COMPLETE, Ground
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run
 from worker.response import Asked, Usage
-from worker.store import asking, claiming, leases, ledger, progress, reading, settling
+from worker.store import asking, claiming, held, leases, ledger, progress, reading, settling
 from worker.store.settling import End, Settled
 
 PASSING = End(Event.FAIL, error_code="rate_limit", error_message="too fast", usage=Usage(10, 1, 0.5))
@@ -74,7 +74,7 @@ def test_a_retry_keeps_the_turn(ground: Ground) -> None:
     """Expected: queued for later with the turn; nobody of the thread overtakes; then a second attempt begins."""
     run, behind = ground.submit(), ground.submit(priority=9)
     ground.boot()
-    ground.write(settling.retry, ground.take(), 3600.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 3600.0, PASSING)
     row = ground.row(run)
     assert (row.status, row.turn, row.owner, row.attempt) == ("queued", True, None, 1)
     assert 3590 < (row.due_at - ground.now()).total_seconds() <= 3600
@@ -90,7 +90,7 @@ def test_a_retry_closes_its_attempt_with_the_reason(ground: Ground) -> None:
     """Expected: the first attempt has end and reason, the second is open."""
     run = ground.submit()
     ground.boot()
-    ground.write(settling.retry, ground.take(), 0.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 0.0, PASSING)
     ground.take()
     told = [(a.number, a.error_code, a.ended_at is not None) for a in attempts(ground, run)]
     assert told == [(1, "rate_limit", True), (2, None, False)]
@@ -101,10 +101,10 @@ def test_a_cancelling_run_is_never_tried_again(ground: Ground) -> None:
     run = ground.submit()
     ground.boot()
     claim = ground.take()
-    ground.write(settling.start_cancelling, claim)
+    ground.commit(claim, settling.start_cancelling)
     before = ground.everything()
     with pytest.raises(InvalidMove, match="cancelling cannot retry"):
-        ground.write(settling.retry, claim, 0.0, PASSING)
+        ground.commit(claim, settling.retry, 0.0, PASSING)
     assert ground.everything() == before
     assert ground.settle(claim, COMPLETE).status is Status.CANCELLED
     assert ground.status(run) is Status.CANCELLED
@@ -116,7 +116,7 @@ def test_a_retry_of_a_run_to_cancel_does_not_wait(ground: Ground) -> None:
     ground.boot()
     claim = ground.take()
     ground.write(asking.ask_cancel, run)
-    ground.write(settling.retry, claim, 3600.0, PASSING)
+    ground.commit(claim, settling.retry, 3600.0, PASSING)
     assert ground.take().cancelling
 
 
@@ -125,8 +125,8 @@ def test_a_hand_over_goes_on_with_the_same_provider_run(ground: Ground) -> None:
     run = ground.submit()
     ground.boot("w1"), ground.boot("w2")
     claim = ground.take("w1")
-    ground.write(progress.intend, claim, 0, "item_0")
-    ground.write(progress.created, claim, 0, "resp_1")
+    ground.commit(claim, progress.intend, 0, "item_0")
+    ground.commit(claim, progress.created, 0, "resp_1")
     ground.hand_over(claim)
     again = ground.take("w2")
     assert (again.status, again.attempt, again.provider_id, again.intent_step) == (claim.status, 1, "resp_1", None)
@@ -137,10 +137,10 @@ def test_usage_adds_up(ground: Ground) -> None:
     """Expected: the tokens and prices of every response of every attempt."""
     run = ground.submit()
     ground.boot()
-    ground.write(settling.retry, ground.take(), 0.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 0.0, PASSING)
     claim = ground.take()
     call = [Asked("c1", "add", "{}")]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=call, usage=Usage(100, 20, 1.0), last_item="i1")
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=call, usage=Usage(100, 20, 1.0), last_item="i1")
     ground.settle(claim, End(Event.COMPLETE, "done", usage=Usage(200, 30, 0.25)))
     row = ground.row(run)
     assert (row.input_tokens, row.output_tokens, row.cost_usd) == (310, 51, 1.75)
@@ -177,7 +177,7 @@ def test_the_journal_tells_the_story(ground: Ground) -> None:
     """Expected: one event for each thing that happened, in order, with the attempt and the worker."""
     run = ground.submit()
     ground.boot("w1"), ground.boot("w2")
-    ground.write(settling.retry, ground.take("w1"), 0.0, PASSING)
+    ground.commit(ground.take("w1"), settling.retry, 0.0, PASSING)
     ground.hand_over(ground.take("w1"))
     ground.settle(ground.take("w2"))
     with ground.database.read() as connection:
@@ -200,7 +200,7 @@ def test_a_settle_that_is_rolled_back_has_not_happened(ground: Ground) -> None:
     claim = ground.take()
     before = ground.everything()
     with ground.database.write() as connection:
-        settling.settle(connection, claim, COMPLETE)
+        held.commit(connection, claim, settling.settle, COMPLETE)
         connection.rollback()
     assert ground.everything() == before
     assert ground.settle(claim).next_queue == "default"
@@ -236,9 +236,9 @@ def test_a_crash_lets_the_run_go_as_it_is(ground: Ground) -> None:
     run = ground.submit()
     ground.boot()
     claim = ground.take()
-    ground.write(progress.created, claim, 0, "resp_1")
-    ground.write(progress.intend, claim, 1, "item_1")
-    assert ground.write(settling.crashed, claim, 3600.0, 3)
+    ground.commit(claim, progress.created, 0, "resp_1")
+    ground.commit(claim, progress.intend, 1, "item_1")
+    assert ground.commit(claim, settling.crashed, 3600.0, 3)
     row = ground.row(run)
     assert (row.status, row.turn, row.owner, row.attempt) == ("in_progress", True, None, 1)
     assert 3590 < (row.due_at - ground.now()).total_seconds() <= 3600
@@ -252,13 +252,13 @@ def test_the_third_crash_of_an_attempt_is_not_let_go(ground: Ground) -> None:
     run = ground.submit()
     ground.boot()
     for _ in range(2):
-        assert ground.write(settling.crashed, ground.take(), 0.0, 3)
+        assert ground.commit(ground.take(), settling.crashed, 0.0, 3)
     claim = ground.take()
     before = ground.everything()
-    assert not ground.write(settling.crashed, claim, 0.0, 3)
+    assert not ground.commit(claim, settling.crashed, 0.0, 3)
     assert ground.everything() == before
-    ground.write(settling.retry, claim, 0.0, PASSING)
-    assert ground.write(settling.crashed, ground.take(), 0.0, 3)
+    ground.commit(claim, settling.retry, 0.0, PASSING)
+    assert ground.commit(ground.take(), settling.crashed, 0.0, 3)
     assert [attempt.crashes for attempt in attempts(ground, run)] == [2, 1]
 
 
@@ -267,10 +267,10 @@ def test_an_abandoned_conversation_is_nobodys(ground: Ground) -> None:
     ground.submit(), ground.submit()
     ground.boot()
     claim = ground.take()
-    ground.write(progress.set_conversation, claim, "conv_1", "")
-    ground.write(
-        progress.need_tools,
+    ground.commit(claim, progress.set_conversation, "conv_1", "")
+    ground.commit(
         claim,
+        progress.need_tools,
         effects={},
         step=0,
         calls=[Asked("c1", "f", "{}")],
@@ -296,7 +296,7 @@ def test_calls_that_an_end_leaves_open_are_the_next_runs(ground: Ground) -> None
     with ground.database.read() as connection:
         (call,) = ledger.still_open(connection, "t")
     assert (call.run_id, call.call_id, call.status, call.starts) == (claim.run_id, "c1", "asked", 0)
-    ground.write(ledger.write_off, after, call, "not any more", "cancelled")
+    ground.commit(after, ledger.write_off, call, "not any more", "cancelled")
     ground.settle(after, End(Event.COMPLETE, "done", answered=True))
     with ground.database.read() as connection:
         assert ledger.still_open(connection, "t") == []

@@ -1,45 +1,44 @@
 """A worker that has lost a run changes nothing any more: every write shows owner and fence, and is refused."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from tests.conformance.ground import COMPLETE, Ground
 from worker.errors import LostClaim
 from worker.lifecycle import Event
 from worker.response import Asked, Usage
-from worker.store import asking, leases, ledger, progress, settling
+from worker.store import asking, deciding, leases, ledger, progress, settling
 from worker.store.claiming import Claim
+from worker.store.held import Unit
 from worker.store.ledger import OpenCall
 from worker.store.settling import End
 
-Write = Callable[[Connection, Claim], Any]
 FAILED = End(Event.FAIL, error_code="e", error_message="m", usage=Usage(5, 5, 0.5))
 ASKED = [Asked("c9", "add", "{}")]
 LEFT = OpenCall("r1", "c1", "add", "{}", "running", None, 1)
 
-WRITES: dict[str, Write] = {
-    "settle": lambda connection, claim: settling.settle(connection, claim, COMPLETE),
-    "fail": lambda connection, claim: settling.settle(connection, claim, FAILED),
-    "retry": lambda connection, claim: settling.retry(connection, claim, 0.0, FAILED),
-    "start_cancelling": settling.start_cancelling,
-    "park": lambda connection, claim: settling.park(connection, claim, 1.0),
-    "set_conversation": lambda connection, claim: progress.set_conversation(connection, claim, "conv_stale", ""),
-    "intend": lambda connection, claim: progress.intend(connection, claim, 0, "item_stale"),
-    "crashed": lambda connection, claim: settling.crashed(connection, claim, 0.0, 3),
-    "withdraw": progress.withdraw,
-    "mark_unknown": progress.mark_unknown,
-    "created": lambda connection, claim: progress.created(connection, claim, 1, "resp_stale"),
-    "need_tools": lambda connection, claim: progress.need_tools(
-        connection, claim, step=1, calls=ASKED, effects={}, usage=Usage(5, 5, 0.5), last_item="item_stale"
+WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
+    "settle": (settling.settle, [COMPLETE], {}),
+    "fail": (settling.settle, [FAILED], {}),
+    "retry": (settling.retry, [0.0, FAILED], {}),
+    "start_cancelling": (settling.start_cancelling, [], {}),
+    "park": (settling.park, [1.0], {}),
+    "set_conversation": (progress.set_conversation, ["conv_stale", ""], {}),
+    "intend": (progress.intend, [0, "item_stale"], {}),
+    "crashed": (settling.crashed, [0.0, 3], {}),
+    "withdraw": (progress.withdraw, [], {}),
+    "mark_unknown": (progress.mark_unknown, [], {}),
+    "created": (progress.created, [1, "resp_stale"], {}),
+    "need_tools": (
+        progress.need_tools,
+        [],
+        {"step": 1, "calls": ASKED, "effects": {}, "usage": Usage(5, 5, 0.5), "last_item": "item_stale"},
     ),
-    "start": lambda connection, claim: ledger.start(connection, claim, ["c1"]),
-    "finish": lambda connection, claim: ledger.finish(
-        connection, claim, "c1", status="completed", output="stale", error=None
-    ),
-    "write_off": lambda connection, claim: ledger.write_off(connection, claim, LEFT, "stale", "in_doubt"),
+    "ask": (deciding.ask, [["c1"], "approval", 60.0], {}),
+    "start": (ledger.start, [["c1"]], {}),
+    "finish": (ledger.finish, ["c1"], {"status": "completed", "output": "stale", "error": None}),
+    "write_off": (ledger.write_off, [LEFT, "stale", "in_doubt"], {}),
 }
 
 TAKERS = ["reaped", "reaped and taken", "handed over and taken again", "retried", "settled", "reopened and taken"]
@@ -56,7 +55,7 @@ def lose(ground: Ground, claim: Claim, how: str) -> None:
         ground.hand_over(claim)
         ground.take("w1")
     if how == "retried":
-        ground.write(settling.retry, claim, 0.0, FAILED)
+        ground.commit(claim, settling.retry, 0.0, FAILED)
     if how in {"settled", "reopened and taken"}:
         ground.settle(claim, FAILED)
     if how.startswith("reopened"):
@@ -70,9 +69,9 @@ def test_a_stale_claim_writes_nothing(ground: Ground, how: str) -> None:
     ground.submit("t")
     ground.boot("w1"), ground.boot("w2")
     claim = ground.take("w1")
-    ground.write(
-        progress.need_tools,
+    ground.commit(
         claim,
+        progress.need_tools,
         effects={},
         step=0,
         calls=[Asked("c1", "add", "{}")],
@@ -81,21 +80,19 @@ def test_a_stale_claim_writes_nothing(ground: Ground, how: str) -> None:
     )
     lose(ground, claim, how)
     before = ground.everything()
-    for name, write in WRITES.items():
+    for name, (unit, args, options) in WRITES.items():
         with pytest.raises(LostClaim, match=f"{claim.run_id} is no longer held under fence {claim.fence}"):
-            ground.write(write, claim)
+            ground.commit(claim, unit, *args, **options)
         assert ground.everything() == before, f"{name} wrote under a lost claim"
 
 
 def test_every_write_of_an_owner_is_tried_here() -> None:
-    """Expected: no function of progress and settling that takes a claim is missing from the list."""
-    no_write_of_their_own = {"hold", "change", "change_attempt", "note", "enter"}
+    """Expected: no unit of a held run is missing from the list."""
+    no_units_of_their_own = {"enter", "close"}
     taking = {
         name
-        for module in (progress, settling, ledger)
+        for module in (progress, settling, ledger, deciding)
         for name, value in vars(module).items()
-        if not name.startswith("_")
-        and getattr(value, "__module__", "").startswith("worker.store.")
-        and list(getattr(value, "__annotations__", {}))[:2] == ["connection", "claim"]
+        if not name.startswith("_") and next(iter(getattr(value, "__annotations__", {})), None) == "hold"
     }
-    assert taking - no_write_of_their_own == set(WRITES) - {"fail"}
+    assert taking - no_units_of_their_own == set(WRITES) - {"fail"}

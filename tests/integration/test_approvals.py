@@ -63,11 +63,11 @@ def parked(ground: Ground, *call_ids: str, question: Kind = "approval", argument
     run_id = ground.submit(None, queue="q")
     (claim,) = ground.claim(queues=("q",))
     calls = [Asked(call_id, "pay", arguments) for call_id in call_ids]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
     if question == "in_doubt":
-        ground.write(ledger.start, claim, call_ids)
-    ground.write(deciding.ask, claim, call_ids, question, 600.0)
-    ground.write(settling.park, claim, 60.0)
+        ground.commit(claim, ledger.start, call_ids)
+    ground.commit(claim, deciding.ask, call_ids, question, 600.0)
+    ground.commit(claim, settling.park, 60.0)
     return run_id
 
 

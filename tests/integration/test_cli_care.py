@@ -17,7 +17,7 @@ from worker.dbtime import from_now
 from worker.lifecycle import Event
 from worker.models import Attempt, Conversation, EventRow, Run, Thread
 from worker.producer import Producer, producer
-from worker.store import assistants, claiming, leases, settling
+from worker.store import assistants, claiming, held, leases, settling
 from worker.store.settling import End
 
 Cli = Callable[..., Ended]
@@ -63,7 +63,7 @@ def end(door: Producer, code: str) -> None:
     """Let everything that is due fail with this code."""
     with door.database.write() as connection:
         for claim in claiming.claim(connection, "w", ["default"], 100):
-            settling.settle(connection, claim, End(Event.FAIL, error_code=code, error_message="m"))
+            held.commit(connection, claim, settling.settle, End(Event.FAIL, error_code=code, error_message="m"))
 
 
 def test_retry_and_cancel_of_many(cli: Cli, door: Producer) -> None:

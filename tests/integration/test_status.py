@@ -80,22 +80,22 @@ def eventful(ground: Ground) -> str:
     ground.boot()
     run_id = ground.submit()
     claim = ground.take()
-    ground.write(progress.intend, claim, 0, None)
-    ground.write(progress.created, claim, 0, "resp_1", "req_1")
+    ground.commit(claim, progress.intend, 0, None)
+    ground.commit(claim, progress.created, 0, "resp_1", "req_1")
     failure = End(Event.FAIL, error_code="server_error", error_message="the \x1b[31mprovider gave up")
-    ground.write(settling.retry, claim, 0.0, failure)
+    ground.commit(claim, settling.retry, 0.0, failure)
     claim = ground.take()
-    ground.write(progress.created, claim, 0, "resp_2", "req_2")
+    ground.commit(claim, progress.created, 0, "resp_2", "req_2")
     asked: dict[str, Any] = {
         "calls": [Asked("call_1", "calculate", "{}")],
         "effects": {},
         "usage": Usage(),
         "last_item": None,
     }
-    ground.write(progress.need_tools, claim, step=0, adopted=False, **asked)
-    ground.write(ledger.start, claim, ["call_1"])
-    ground.write(ledger.finish, claim, "call_1", status="completed", output="3", error=None)
-    ground.write(progress.created, claim, 1, "resp_3", "req_3")
+    ground.commit(claim, progress.need_tools, step=0, adopted=False, **asked)
+    ground.commit(claim, ledger.start, ["call_1"])
+    ground.commit(claim, ledger.finish, "call_1", status="completed", output="3", error=None)
+    ground.commit(claim, progress.created, 1, "resp_3", "req_3")
     ground.settle(claim)
     with ground.database.write() as connection:
         connection.execute(update(Attempt).where(Attempt.number == 1).values(unknown=True, ended_at=from_now()))

@@ -1,23 +1,24 @@
-"""What an exception of the openai client means, for every header and body that a server may send."""
+"""What a failed request means, for every status, header and body that a server may send."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from math import isfinite
 from typing import Any
 
-import httpx2
-import openai
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
+from worker.backends import faults
 from worker.backends.bodies import ResponseBody, clean, read
 from worker.backends.faults import explain
 from worker.errors import ProviderError
 
 KEY = "sk-never-shown-0123456789"
-REQUEST = httpx2.Request("POST", "http://provider.test/v1/responses", headers={"Authorization": f"Bearer {KEY}"})
 # Lone surrogates and NUL included.
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)
 JSON = st.recursive(
@@ -28,16 +29,10 @@ JSON = st.recursive(
 
 
 def rejected(
-    status: int, body: object = None, headers: dict[str, str] | None = None, *, creating: bool
+    status: int, body: object = None, headers: dict[str, str] | None = None, *, creating: bool, key: str = KEY
 ) -> ProviderError:
-    response = httpx2.Response(status, headers=headers, request=REQUEST)
-    return explain(openai.APIStatusError("said", response=response, body=body), creating=creating)
-
-
-def lost(cause: Exception, *, creating: bool) -> ProviderError:
-    error = openai.APIConnectionError(request=REQUEST)
-    error.__cause__ = cause
-    return explain(error, creating=creating)
+    content = json.dumps({"error": body}).encode()
+    return faults.rejected(status, CIMultiDict(headers or {}), content, key=key, creating=creating)
 
 
 @given(status=st.integers(300, 599), body=JSON, creating=st.booleans())
@@ -74,9 +69,7 @@ def test_the_key_is_taken_out(before: str, after: str) -> None:
 
 def test_a_word_that_stands_for_a_key_is_left_in_place() -> None:
     """A server that asks for no key gets any word, and may use it in a sentence."""
-    request = httpx2.Request("POST", "http://provider.test/v1", headers={"Authorization": "Bearer ollama"})
-    response = httpx2.Response(404, request=request)
-    error = explain(openai.APIStatusError("said", response=response, body={"message": "ollama pull it"}), creating=True)
+    error = rejected(404, {"message": "ollama pull it"}, key="ollama", creating=True)
     assert error.message == "HTTP 404: ollama pull it"
 
 
@@ -120,21 +113,25 @@ def test_a_retry_after_without_sense(told: str) -> None:
     assert rejected(429, headers={"Retry-After": told}, creating=True).retry_after is None
 
 
-@pytest.mark.parametrize("kind", [httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError])
+UNSENT = (aiohttp.ClientConnectorDNSError, aiohttp.ClientConnectorError, aiohttp.ClientConnectorSSLError)
+UNSENT_TOO = (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)
+SENT = (aiohttp.SocketTimeoutError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError)
+SENT_TOO = (aiohttp.ClientConnectionResetError, ConnectionResetError, BrokenPipeError, TimeoutError)
+
+
+@pytest.mark.parametrize("kind", [*UNSENT, *UNSENT_TOO])
 @pytest.mark.parametrize("creating", [True, False])
-def test_what_was_not_sent_created_nothing(kind: type[httpx2.RequestError], creating: bool) -> None:
+def test_what_was_not_sent_created_nothing(kind: type[Exception], creating: bool) -> None:
     """It may be tried again, a create included."""
-    error = lost(kind(KEY), creating=creating)
+    error = explain(kind.__new__(kind, KEY), creating=creating)
     assert (error.transient, error.unknown) == (True, False)
 
 
-@pytest.mark.parametrize(
-    "kind", [httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError]
-)
+@pytest.mark.parametrize("kind", [*SENT, *SENT_TOO])
 @pytest.mark.parametrize("creating", [True, False])
-def test_what_was_sent_may_have_created(kind: type[httpx2.RequestError], creating: bool) -> None:
+def test_what_was_sent_may_have_created(kind: type[Exception], creating: bool) -> None:
     """After a create nobody can tell; the message names the kind of failure and not its text."""
-    error = lost(kind(KEY), creating=creating)
+    error = explain(kind.__new__(kind, KEY), creating=creating)
     assert (error.transient, error.unknown) == (not creating, creating)
     assert kind.__name__ in error.message
     assert KEY not in error.message

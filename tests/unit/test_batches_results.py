@@ -18,7 +18,7 @@ from worker.errors import UsageError
 from worker.lifecycle import Event, Status
 from worker.producer import Producer, producer
 from worker.response import Usage
-from worker.store import assistants, claiming, leases, settling
+from worker.store import assistants, claiming, held, leases, settling
 from worker.store import batches as store
 from worker.store.choosing import Chosen
 
@@ -52,7 +52,7 @@ def end(door: Producer, event: Event, answer: str | None = None, code: str | Non
         (claim,) = claiming.claim(connection, name, ["default"], 1)
         usage = Usage(1000, 200, 0.0002)
         told = settling.End(event, answer, code, f"{code} happened" if code else None, usage=usage)
-        settling.settle(connection, claim, told)
+        held.commit(connection, claim, settling.settle, told)
         leases.leave(connection, name)
 
 

@@ -70,15 +70,15 @@ def asking(ground: Ground, function: str) -> Claim:
     """Return a held run whose first response has asked for this function."""
     ground.submit()
     claim = ground.take()
-    ground.write(progress.set_conversation, claim, "conv_1", "")
+    ground.commit(claim, progress.set_conversation, "conv_1", "")
     calls = [Asked("c1", function, json.dumps({"name": function}))]
-    ground.write(progress.need_tools, claim, effects={}, step=0, calls=calls, usage=Usage(), last_item="item_1")
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item="item_1")
     return claim
 
 
 def interrupted(ground: Ground, claim: Claim) -> Claim:
     """Let the call begin and its worker end; return the run in the hands of the next."""
-    ground.write(ledger.start, claim, ["c1"])
+    ground.commit(claim, ledger.start, ["c1"])
     ground.hand_over(claim)
     return ground.take()
 
@@ -165,7 +165,7 @@ def test_a_call_that_was_answered_meanwhile_does_not_run(ground: Ground, monkeyp
 
     def answered_behind(connection: Connection, thread_id: str) -> Any:
         calls = read(connection, thread_id)
-        ground.write(ledger.finish, claim, "c1", status="completed", output="a person paid", error=None)
+        ground.commit(claim, ledger.finish, "c1", status="completed", output="a person paid", error=None)
         return calls
 
     monkeypatch.setattr(ledger, "still_open", answered_behind)
@@ -185,16 +185,16 @@ def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, m
         return f"{name} was paid"
 
     bench = parts(ground, Provider(Pending()), peek, pay, pay_slowly, pay_online)
-    write = bench.store.write
+    commit = bench.store.commit
 
-    async def in_step(unit: Any, *args: Any, **options: Any) -> Any:
+    async def in_step(claim: Claim, unit: Any, *args: Any, **options: Any) -> Any:
         if unit is settling.start_cancelling:
             go.set()
             await finishing.wait()
         elif unit is ledger.finish:
             finishing.set()
             await shown.wait()
-        written = await write(unit, *args, **options)
+        written = await commit(claim, unit, *args, **options)
         if unit is settling.start_cancelling:
             shown.set()
         return written
@@ -205,12 +205,11 @@ def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, m
             driving = asyncio.create_task(Runner(held, bench, lambda: True).drive())
             await began.wait()
             ground.write(ask_cancel, held.claim.run_id)
-            held.cancel = held.cancel_seen = True
-            held.changed.set()
+            held.tell(cancel=True)
             await driving
 
     ground.hand_over(asking(ground, "pay_online"))
-    monkeypatch.setattr(bench.store, "write", in_step)
+    monkeypatch.setattr(bench.store, "commit", in_step)
     asyncio.run(main())
     call = kept(ground)
     assert (call.status, call.output) == ("completed", "pay_online was paid")

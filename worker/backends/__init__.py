@@ -4,5 +4,6 @@ base       what a backend must do and what it may answer: Pending | NeedsTools |
 responses  OpenAI's Responses in background mode, one conversation per thread
 bodies     what is read of the provider's answers, checked
 items      what a conversation tells of a response whose id was never learnt
-faults     what an exception of the openai client means: transient, permanent, unknown
+transport  requests over aiohttp, with the openai client's configuration
+faults     what a failed request means: transient, permanent, unknown
 """

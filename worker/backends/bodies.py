@@ -1,6 +1,7 @@
 """What is read of the provider's answers, checked; whatever else they hold is left alone."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +20,7 @@ from pydantic import ValidatorFunctionWrapHandler as Handler
 from tools.text import storable
 
 _Body = TypeVar("_Body", bound=BaseModel)
+_NOT_JSON = "the provider's answer is not JSON; does OPENAI_BASE_URL lead to its API?"
 
 
 def _or_none(value: Any, handler: Handler) -> Any:
@@ -34,6 +36,8 @@ _NullIsEmpty = BeforeValidator(lambda value: [] if value is None else value)
 # It becomes part of a path and a column of 200 characters: visible ASCII, and neither `.` nor `..`.
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\x21-\x7e]{0,199}$")]
 _Tokens = Annotated[int, Field(ge=0, lt=2**31)]
+# NUL and surrogates stand in JSON only as escapes like these; a pair of surrogates is well, and cleaned for nothing.
+_UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class Named(BaseModel):
@@ -136,13 +140,17 @@ class ItemsBody(BaseModel):
 def read(content: bytes, kind: type[_Body]) -> _Body:
     """Return the answer; ValueError says in one line, without quoting it, what is wrong with it."""
     try:
-        return kind.model_validate(clean(json.loads(content)))
+        if _UNCLEAN.search(content):
+            return kind.model_validate(clean(json.loads(content)))
+        return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise ValueError(_NOT_JSON) from None
         where = ".".join(map(str, first["loc"])) or "the body"
         raise ValueError(f"the provider's answer cannot be read: {where[:200]}: {first['msg']}") from None
     except (ValueError, RecursionError):
-        raise ValueError("the provider's answer is not JSON; does OPENAI_BASE_URL lead to its API?") from None
+        raise ValueError(_NOT_JSON) from None
 
 
 def clean(value: Any) -> Any:

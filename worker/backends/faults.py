@@ -1,11 +1,13 @@
-"""What an exception of the openai client means for a run: it may pass, it will not, or nobody can tell."""
+"""What a failed request means for a run: it may pass, it will not, or nobody can tell."""
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from typing import Any
 
-import httpx2
-import openai
+import aiohttp
 
 from worker.backends.bodies import clean
 from worker.errors import ProviderError
@@ -19,21 +21,19 @@ _TRANSIENT_STATUSES = frozenset({408, 409, 429})
 _OWN_STATUSES = frozenset({500, 501, 503, 529})  # 529: overloaded, as some servers say in place of 503
 # 429 for a budget that is used up does not pass by waiting seconds, although its status says so.
 _SPENT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
-_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+# No connection, or none through the proxy. One that was reset may have carried the request.
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 # Shorter ones are placeholders for servers that ask for none, and words of their own.
 _KEY_LENGTH = 8
 
 
 def explain(error: Exception, *, creating: bool) -> ProviderError:
-    """Return the meaning of a failed request; `creating` is a POST that may have begun work all the same."""
-    if isinstance(error, openai.APIStatusError):
-        return _rejected(error, creating=creating)
-    if isinstance(error, openai.APIConnectionError | TimeoutError):
-        cause = (error.__cause__ if isinstance(error, openai.APIError) else None) or error
-        unsent = isinstance(cause, _NOT_SENT)
+    """Return the meaning of a request without an answer; `creating` is a POST that may have begun work all the same."""
+    if isinstance(error, aiohttp.ClientError | TimeoutError | OSError):
+        unsent = isinstance(error, _NOT_SENT)
         return ProviderError(
             "connection_error",
-            f"the connection to the provider failed ({type(cause).__name__})",
+            f"the connection to the provider failed ({type(error).__name__})",
             transient=unsent or not creating,
             unknown=creating and not unsent,
         )
@@ -45,36 +45,56 @@ def unreadable(message: str, *, creating: bool) -> ProviderError:
     return ProviderError("bad_answer", message, transient=not creating, unknown=creating)
 
 
-def _rejected(error: openai.APIStatusError, *, creating: bool) -> ProviderError:
-    """An explicit answer of the server means that nothing was created; a gateway only tells that it got none."""
-    code = clean(error.code or f"http_{error.status_code}")[:100]
-    if creating and error.status_code >= 500 and error.status_code not in _OWN_STATUSES:
-        return ProviderError(code, _message(error), unknown=True)
-    if error.status_code == 404 and "conversation" in _message(error).lower():
-        return ProviderError(CONVERSATION_GONE, _message(error))
-    may_pass = error.status_code in _TRANSIENT_STATUSES or error.status_code >= 500
+def rejected(
+    status: int, headers: Mapping[str, str], body: bytes, *, key: str = "", creating: bool = False
+) -> ProviderError:
+    """Return the meaning of an answer that is not 2xx; the key that the request carried is taken out of its words.
+
+    An explicit answer of the server means that nothing was created; a gateway only tells that it got none. Headers are
+    found whatever their case.
+    """
+    told = _told(body)
+    code = clean(_text(told.get("code")) or f"http_{status}")[:100]
+    message = _message(status, headers, told, key)
+    if creating and status >= 500 and status not in _OWN_STATUSES:
+        return ProviderError(code, message, unknown=True, status=status)
+    if status == 404 and "conversation" in message.lower():
+        return ProviderError(CONVERSATION_GONE, message, status=status)
+    may_pass = status in _TRANSIENT_STATUSES or status >= 500
     transient = code == "conversation_locked" or (may_pass and code not in _SPENT)
-    message = _message(error)
-    return ProviderError(code, message, transient=transient, retry_after=_retry_after(error.response.headers))
+    return ProviderError(code, message, transient=transient, retry_after=_retry_after(headers), status=status)
 
 
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body
-    told = body.get("message") if isinstance(body, dict) else None
-    if 300 <= error.status_code < 400:
-        told = "the server redirects; OPENAI_BASE_URL must be its final address"
-    request = f" (request {error.request_id})" if error.request_id else ""
-    message = f"HTTP {error.status_code}: {told or 'no reason given'}{request}"
-    return str(clean(_without_key(message, error.request)))[:2000]
+def _told(body: bytes) -> Mapping[str, Any]:
+    """Return what the server says of the error: the object under `error`, or the whole body where there is none."""
+    try:
+        whole = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    told = whole.get("error", whole) if isinstance(whole, dict) else None
+    return told if isinstance(told, dict) else {}
 
 
-def _without_key(message: str, request: httpx2.Request) -> str:
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _message(status: int, headers: Mapping[str, str], told: Mapping[str, Any], key: str) -> str:
+    said = _text(told.get("message"))
+    if 300 <= status < 400:
+        said = "the server redirects; OPENAI_BASE_URL must be its final address"
+    request_id = headers.get("x-request-id")
+    request = f" (request {request_id})" if request_id else ""
+    message = f"HTTP {status}: {said or 'no reason given'}{request}"
+    return str(clean(_without_key(message, key)))[:2000]
+
+
+def _without_key(message: str, key: str) -> str:
     """Take out the key that the request carried: servers and proxies repeat it in their complaints."""
-    key = request.headers.get("authorization", "").removeprefix("Bearer ")
     return message.replace(key, "[key]") if len(key) >= _KEY_LENGTH else message
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds the server asks to wait: retry-after-ms, or Retry-After as seconds or as a date (RFC 9110)."""
     milliseconds, told = _number(headers.get("retry-after-ms")), headers.get("retry-after")
     if milliseconds is not None:

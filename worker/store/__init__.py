@@ -3,8 +3,9 @@
     database    connections and transactions           schema      refuse one of another version
     submitting  a run's row enters                     assistants  versions of configurations
     claiming    a worker takes due runs                leases      a worker's life, and what its death leaves
-    held        a run in its owner's hands             progress    intent, provider id, steps
-    ledger      tool calls                             settling    a run ends, is retried, is let go
+    held        units of held runs, many in a commit   gathered    equal writes of many go together
+    progress    intent, provider id, steps             ledger      tool calls
+    settling    a run ends, is retried, is let go
     journal     the events of a run                    outbox      what is told outside, kept until it was sent
     batches     documents and their runs               reading     what people and programs see
     asking      what outsiders may write: cancel, reopen      deciding    questions to people, and their answers
@@ -13,5 +14,6 @@
     cleaning    what is old                            choosing    many runs to change
     migrating   Alembic, which nothing else needs
 
-Each write is a function of an open connection, so that a caller's own transaction can hold it.
+Each write is a function of an open connection, so that a caller's own transaction can hold it, or a unit of a held
+run, of which many go into one transaction.
 """

@@ -25,6 +25,7 @@ class Claim:
 
     run_id: str
     thread_id: str
+    seq: int
     worker: str
     fence: int
     status: Status
@@ -34,7 +35,7 @@ class Claim:
     input: list[Any]
     metadata: dict[str, Any]
     store_result: bool
-    on_end: bool
+    on_end: dict[str, Any] | None
     batch_id: str | None
     assistant: str
     config: dict[str, Any]
@@ -155,6 +156,7 @@ def _claim_of(row: Any) -> Claim:
     return Claim(
         run_id=row.id,
         thread_id=row.thread_id,
+        seq=row.seq,
         worker=row.owner,
         fence=row.fence,
         status=Status(row.status),
@@ -164,7 +166,7 @@ def _claim_of(row: Any) -> Claim:
         input=row.input,
         metadata=row.metadata,
         store_result=row.store_result,
-        on_end=bool(row.on_end),
+        on_end=row.on_end,
         batch_id=row.batch_id,
         assistant=row.assistant,
         config=row.config,

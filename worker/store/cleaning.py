@@ -68,7 +68,7 @@ def release(connection: Connection, conversation: str, days: float) -> bool:
         return False
     current = update(Thread).where(Thread.id == thread_id, Thread.provider_id == conversation)
     if connection.execute(current.values(provider_id=null(), last_item=null())).rowcount:
-        ledger.close(connection, thread_id)
+        ledger.close_without_a_run(connection, thread_id)
     return True
 
 

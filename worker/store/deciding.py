@@ -17,8 +17,7 @@ from worker.dbtime import from_now
 from worker.errors import UnknownRun, UsageError
 from worker.lifecycle import TERMINAL, Status
 from worker.models import UNDECIDED, Assistant, EventRow, Run, ToolCall
-from worker.store.claiming import Claim
-from worker.store.held import hold, note
+from worker.store.held import Hold
 from worker.store.journal import record
 
 Kind = Literal["approval", "in_doubt"]
@@ -58,23 +57,22 @@ class Decided:
     queue: str | None
 
 
-def ask(connection: Connection, claim: Claim, call_ids: Sequence[str], question: Kind, seconds: float) -> None:
+def ask(hold: Hold, call_ids: Sequence[str], question: Kind, seconds: float) -> None:
     """Ask people about these calls of the held run, for so many seconds; raises LostClaim.
 
     One that was asked this before keeps its time and its decision; what was approved and then interrupted is asked
     anew, as in doubt.
     """
-    hold(connection, claim)
     new = or_(ToolCall.question.is_(None), ToolCall.question != question)
-    calls = update(ToolCall).where(ToolCall.run_id == claim.run_id, ToolCall.call_id.in_(call_ids), new)
+    calls = update(ToolCall).where(ToolCall.run_id == hold.claim.run_id, ToolCall.call_id.in_(call_ids), new)
     open_ones = calls.where(ToolCall.finished_at.is_(None)).values(
         question=question,
         decide_by=from_now(seconds),
         **dict.fromkeys(("decision", "decided_by", "decided_at", "reason")),
     )
-    tools = sorted(connection.execute(open_ones.returning(ToolCall.name)).scalars())
+    tools = sorted(hold.connection.execute(open_ones.returning(ToolCall.name)).scalars())
     if tools:
-        note(connection, claim, "asked", question=question, tools=tools)
+        hold.note("asked", question=question, tools=tools)
 
 
 def pending(connection: Connection, *, question: Kind | None = None, limit: int = 100) -> list[Question]:

@@ -1,16 +1,27 @@
-"""The ledger of tool calls: a finished call never runs again, and an open one is answered before anything else."""
+"""The ledger of tool calls: a finished call never runs again, and an open one is answered before anything else.
+
+Each unit raises LostClaim where the run is no longer its caller's.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, exists, false, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, exists, false, func, select, update
 
 from worker.dbtime import from_now
 from worker.models import Run, ToolCall
 from worker.response import Asked
-from worker.store.claiming import Claim
-from worker.store.held import hold, note
+from worker.store.gathered import NOW
+from worker.store.held import Hold
+
+_RUNS_OF_THREADS = select(Run.id).where(Run.thread_id.in_(bindparam("all", expanding=True)))
+_CLOSE = update(ToolCall).where(ToolCall.run_id.in_(_RUNS_OF_THREADS), ToolCall.closed == false()).values(closed=True)
+_START = (
+    update(ToolCall)
+    .where(ToolCall.run_id == bindparam("run"), ToolCall.call_id == bindparam("call"))
+    .values(status="running", started_at=from_now(), attempt=bindparam("number"), starts=ToolCall.starts + 1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +43,16 @@ class OpenCall:
     overdue: bool = False
 
 
-def enter(connection: Connection, claim: Claim, step: int, calls: Iterable[Asked], effects: Mapping[str, str]) -> None:
+def enter(hold: Hold, step: int, calls: Iterable[Asked], effects: Mapping[str, str]) -> None:
     """Enter the calls that the response of a step asked for; what was open before it has been answered by it."""
-    close(connection, claim.thread_id)
-    rows = [
-        {
-            "run_id": claim.run_id,
+    close(hold)
+    for position, call in enumerate(calls):
+        row = {
+            "run_id": hold.claim.run_id,
             "call_id": call.call_id,
             "step": step,
             "position": position,
-            "attempt": claim.attempt,
+            "attempt": hold.claim.attempt,
             "name": call.name,
             "arguments": call.arguments,
             "effect": effects.get(call.name, "once"),
@@ -49,16 +60,17 @@ def enter(connection: Connection, claim: Claim, step: int, calls: Iterable[Asked
             "starts": 0,
             "closed": False,
         }
-        for position, call in enumerate(calls)
-    ]
-    connection.execute(insert(ToolCall), rows)
+        hold.writes.insert(ToolCall, row)
 
 
-def close(connection: Connection, thread_id: str) -> None:
+def close(hold: Hold) -> None:
     """Mark every call of the thread as answered for good: a response that was given their outputs has ended well."""
-    runs = select(Run.id).where(Run.thread_id == thread_id)
-    open_calls = update(ToolCall).where(ToolCall.run_id.in_(runs), ToolCall.closed == false())
-    connection.execute(open_calls.values(closed=True))
+    hold.writes.each(_CLOSE, hold.claim.thread_id)
+
+
+def close_without_a_run(connection: Connection, thread_id: str) -> None:
+    """Mark every call of a thread as answered for good where its conversation is there no more."""
+    connection.execute(_CLOSE, {"all": [thread_id]})
 
 
 def still_open(connection: Connection, thread_id: str) -> list[OpenCall]:
@@ -78,33 +90,29 @@ def began_once(connection: Connection, run_id: str) -> bool:
     return bool(connection.execute(select(begun)).scalar_one())
 
 
-def start(connection: Connection, claim: Claim, call_ids: Sequence[str]) -> set[str]:
-    """Say, before they run, which of these calls run: one that has its output stays as it is. Raises LostClaim."""
-    hold(connection, claim)
-    calls = _unfinished(claim).where(ToolCall.call_id.in_(call_ids))
-    begun = {"status": "running", "started_at": from_now(), "attempt": claim.attempt, "starts": ToolCall.starts + 1}
-    return set(connection.execute(calls.values(**begun).returning(ToolCall.call_id)).scalars())
+def start(hold: Hold, call_ids: Sequence[str]) -> set[str]:
+    """Say, before they run, which of these calls run: one that has its output stays as it is."""
+    run_id, number = hold.claim.run_id, hold.claim.attempt
+    begun = {call_id for call_id in call_ids if (run_id, call_id) in hold.group.unfinished}
+    for call_id in begun:
+        hold.writes.put(_START, {"run": run_id, "call": call_id, "number": number})
+    return begun
 
 
-def finish(connection: Connection, claim: Claim, call_id: str, *, status: str, output: str, error: str | None) -> None:
-    """Store the output of a call, before it is submitted; the first one stays. Raises LostClaim."""
-    hold(connection, claim)
-    call = _unfinished(claim).where(ToolCall.call_id == call_id)
-    connection.execute(call.values(status=status, output=output, error=error, finished_at=from_now()))
-    note(connection, claim, "tool_finished", call_id=call_id, error=error)
+def finish(hold: Hold, call_id: str, *, status: str, output: str, error: str | None) -> None:
+    """Store the output of a call, before it is submitted; the first one stays."""
+    if (hold.claim.run_id, call_id) in hold.group.unfinished:
+        ended = {"status": status, "output": output, "error": error, "finished_at": NOW}
+        hold.writes.update(ToolCall, {"run_id": hold.claim.run_id, "call_id": call_id}, ended)
+    hold.note("tool_finished", call_id=call_id, error=error)
 
 
-def write_off(connection: Connection, claim: Claim, call: OpenCall, output: str, error: str) -> None:
-    """Store the answer to a call of this thread that will not run any more; raises LostClaim."""
-    hold(connection, claim)
+def write_off(hold: Hold, call: OpenCall, output: str, error: str) -> None:
+    """Store the answer to a call of this thread that will not run any more."""
     row = update(ToolCall).where(ToolCall.run_id == call.run_id, ToolCall.call_id == call.call_id)
     unfinished = row.where(ToolCall.finished_at.is_(None))
     unanswered = ToolCall.question.is_not(None) & ToolCall.decision.is_(None)
     decision = case((unanswered, "expired"), else_=ToolCall.decision)
     ended = {"status": "failed", "output": output, "error": error, "finished_at": from_now(), "decision": decision}
-    connection.execute(unfinished.values(**ended))
-    note(connection, claim, "tool_written_off", call_id=call.call_id, error=error)
-
-
-def _unfinished(claim: Claim) -> Any:
-    return update(ToolCall).where(ToolCall.run_id == claim.run_id, ToolCall.finished_at.is_(None))
+    hold.connection.execute(unfinished.values(**ended))
+    hold.note("tool_written_off", call_id=call.call_id, error=error)

@@ -1,6 +1,6 @@
 """The outbox: what is told outside enters with the change it tells of and leaves when it was sent, at least once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,17 +31,23 @@ class Letter:
 
 
 def run_ended(connection: Connection, run_id: str) -> None:
-    """Enter what is to be told of a run's end; call it in the transaction that ended it, after its status is written.
-
-    The hook is told this end, whatever becomes of the run before it is sent.
-    """
+    """Enter what is to be told of the end of a run that nobody held; call it after its status is written."""
     columns = (Run.thread_id, Run.batch_id, Run.status, Run.error_code, Run.on_end, Run.store_result)
     run = connection.execute(select(*columns).where(Run.id == run_id)).one()
-    if run.store_result:
-        put(connection, RESULT, run_id, {})
-    if run.on_end:
-        told = {"thread_id": run.thread_id, "batch_id": run.batch_id, "status": run.status}
-        put(connection, RUN, run_id, letter(run.on_end, {"id": run_id, **told, "error_code": run.error_code}))
+    told = {"id": run_id, "thread_id": run.thread_id, "batch_id": run.batch_id}
+    ended = {**told, "status": run.status, "error_code": run.error_code}
+    for row in letters(ended, run.on_end, store_result=run.store_result):
+        connection.execute(insert(Outgoing), [row])
+
+
+def letters(
+    ended: Mapping[str, Any], hook: Mapping[str, Any] | None, *, store_result: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows that tell of an end; the hook is told this one, whatever becomes of the run before it is sent."""
+    if store_result:
+        yield {"kind": RESULT, "subject": ended["id"], "payload": {}}
+    if hook:
+        yield {"kind": RUN, "subject": ended["id"], "payload": letter(hook, ended)}
 
 
 def letter(hook: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:

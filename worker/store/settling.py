@@ -1,18 +1,26 @@
-"""A run ends, is tried again, or is let go: one transaction each, shown owner and fence, the turn kept or passed on."""
+"""A run ends, is tried again, or is let go: one unit each, shown owner and fence, the turn kept or passed on.
+
+Each raises LostClaim where the run is no longer its caller's.
+"""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from worker import locks
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import UNDECIDED, Attempt, Conversation, Message, Run, Thread, ToolCall
+from worker.models import UNDECIDED, Conversation, Message, Outgoing, ToolCall
 from worker.response import Asked, Usage
-from worker.store import held, ledger, outbox
-from worker.store.claiming import Claim
-from worker.store.held import change, change_attempt, hold, note
+from worker.store import ledger, outbox
+from worker.store.gathered import NOW, FromNow
+from worker.store.held import Hold, under_thread
+
+_LEAVE = (
+    update(Conversation)
+    .where(Conversation.thread_id.in_(bindparam("all", expanding=True)), Conversation.left_at.is_(None))
+    .values(left_at=from_now())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,120 +53,122 @@ class Settled:
     next_queue: str | None
 
 
-def settle(connection: Connection, claim: Claim, end: End) -> Settled:
-    """Write the end of a run and give its turn to the next; raises LostClaim."""
-    locks.lock(connection, claim.thread_id)
-    row = hold(connection, claim)
-    status = Status(row.status)
+@under_thread
+def settle(hold: Hold, end: End) -> Settled:
+    """Write the end of a run and give its turn to the next."""
+    row, status = hold.row, hold.status
     if row.cancel_requested_at:  # the owner may not have seen it yet; what was asked before the end is final
         status = after(status, Event.ASK_CANCEL)
     status = after(status, end.event)
-    change(
-        connection,
-        claim,
+    hold.change(
         status=status.value,
         turn=False,
         owner=None,
-        finished_at=from_now(),
+        finished_at=NOW,
         output_text=end.output_text,
         error_code=end.error_code,
         error_message=end.error_message,
     )
     if end.adopted:
-        held.adopt(connection, claim, row.step)
+        hold.adopt(row.step)
     if end.left_open:
-        ledger.enter(connection, claim, row.step, end.left_open, {})
+        ledger.enter(hold, row.step, end.left_open, {})
     elif end.answered:
-        ledger.close(connection, claim.thread_id)
-    _end_attempt(connection, claim, end)
-    _write_messages(connection, claim, end)
-    _leave_conversation(connection, claim, end)
-    note(connection, claim, status.value, code=end.error_code)
-    if claim.store_result or claim.on_end:
-        outbox.run_ended(connection, claim.run_id)
-    return Settled(status, locks.pass_on(connection, claim.thread_id))
+        ledger.close(hold)
+    _end_attempt(hold, end)
+    _write_messages(hold, end)
+    _leave_conversation(hold, end)
+    hold.note(status.value, code=end.error_code)
+    _tell(hold, status.value, end.error_code)
+    return Settled(status, _pass_on(hold))
 
 
-def retry(connection: Connection, claim: Claim, delay: float, end: End) -> None:
-    """Queue a further attempt in `delay` seconds, the turn kept; raises LostClaim, InvalidMove when cancelling."""
-    locks.lock(connection, claim.thread_id)
-    status = after(held.status(connection, claim), Event.RETRY)
+def _tell(hold: Hold, status: str, error_code: str | None) -> None:
+    claim = hold.claim
+    told = {"id": claim.run_id, "thread_id": claim.thread_id, "batch_id": claim.batch_id}
+    ended = {**told, "status": status, "error_code": error_code}
+    for row in outbox.letters(ended, claim.on_end, store_result=claim.store_result):
+        hold.writes.insert(Outgoing, row)
+
+
+def _pass_on(hold: Hold) -> str | None:
+    first = hold.group.next_in_line.get(hold.claim.thread_id)
+    if first is None:
+        return None
+    hold.writes.put(locks.PASS_ON, {"run": first.run_id})
+    return first.queue
+
+
+@under_thread
+def retry(hold: Hold, delay: float, end: End) -> None:
+    """Queue a further attempt in `delay` seconds, the turn kept; raises InvalidMove when cancelling."""
     # A run that somebody wants cancelled does not sit out the delay first.
-    due_at = case((Run.cancel_requested_at.is_not(None), from_now()), else_=from_now(delay))
-    change(connection, claim, status=status.value, owner=None, due_at=due_at)
-    _end_attempt(connection, claim, end)
-    _leave_conversation(connection, claim, end)
-    note(connection, claim, "retried", code=end.error_code, delay=round(delay, 3))
+    due_at = NOW if hold.row.cancel_requested_at else FromNow(delay)
+    hold.change(status=after(hold.status, Event.RETRY).value, owner=None, due_at=due_at)
+    _end_attempt(hold, end)
+    _leave_conversation(hold, end)
+    hold.note("retried", code=end.error_code, delay=round(delay, 3))
 
 
-def park(connection: Connection, claim: Claim, seconds_left: float) -> None:
-    """Let a run go until a person has answered its questions, or until they expire; raises LostClaim.
+def park(hold: Hold, seconds_left: float) -> None:
+    """Let a run go until a person has answered its questions, or until they expire.
 
     The turn is kept and the run's own time stands still. Answers that came since the questions were asked make it due.
     """
-    status = held.status(connection, claim)
-    if status is Status.IN_PROGRESS:  # a later attempt goes on from calls that an earlier one has asked for
-        change(connection, claim, status=after(status, Event.NEED_TOOLS).value)
-    open_until = select(func.min(ToolCall.decide_by)).where(ToolCall.run_id == claim.run_id, UNDECIDED)
-    due_at = case(
-        (Run.cancel_requested_at.is_not(None), from_now()),
-        else_=func.coalesce(open_until.scalar_subquery(), from_now()),
-    )
-    change(connection, claim, owner=None, due_at=due_at, deadline_at=None, seconds_left=seconds_left)
-    note(connection, claim, "parked")
+    if hold.status is Status.IN_PROGRESS:  # a later attempt goes on from calls that an earlier one has asked for
+        hold.change(status=after(hold.status, Event.NEED_TOOLS).value)
+    open_until = select(func.min(ToolCall.decide_by)).where(ToolCall.run_id == hold.claim.run_id, UNDECIDED)
+    decide_by = None if hold.row.cancel_requested_at else hold.connection.execute(open_until).scalar_one()
+    hold.change(owner=None, due_at=decide_by or NOW, deadline_at=None, seconds_left=seconds_left)
+    hold.note("parked")
 
 
-def start_cancelling(connection: Connection, claim: Claim) -> None:
-    """Show that the cancel somebody asked for is being carried out; raises LostClaim."""
-    status = held.status(connection, claim)
-    if status is not Status.CANCELLING:
-        change(connection, claim, status=after(status, Event.ASK_CANCEL).value)
-        note(connection, claim, "cancelling")
+def start_cancelling(hold: Hold) -> None:
+    """Show that the cancel somebody asked for is being carried out."""
+    if hold.status is not Status.CANCELLING:
+        hold.change(status=after(hold.status, Event.ASK_CANCEL).value)
+        hold.note("cancelling")
 
 
-def crashed(connection: Connection, claim: Claim, delay: float, most: int) -> bool:
-    """Let a run go for a while, as it is, after a bug of ours; false when that happened too often. Raises LostClaim.
+def crashed(hold: Hold, delay: float, most: int) -> bool:
+    """Let a run go for a while, as it is, after a bug of ours; false when that happened too often.
 
     Its provider run is kept: the next owner goes on with it, so a bug costs time and not a second response.
     """
-    hold(connection, claim)
-    mine = (Attempt.run_id == claim.run_id, Attempt.number == claim.attempt)
-    if connection.execute(select(Attempt.crashes).where(*mine)).scalar_one() + 1 >= most:
+    crashes = hold.row.crashes + 1
+    if crashes >= most:
         return False
-    change_attempt(connection, claim, crashes=Attempt.crashes + 1)
-    change(connection, claim, owner=None, due_at=from_now(delay))
-    note(connection, claim, "crashed", delay=round(delay, 3))
+    hold.change_attempt(crashes=crashes)
+    hold.change(owner=None, due_at=FromNow(delay))
+    hold.note("crashed", delay=round(delay, 3))
     return True
 
 
-def _leave_conversation(connection: Connection, claim: Claim, end: End) -> None:
+def _leave_conversation(hold: Hold, end: End) -> None:
     """Leave the conversation for a fresh one where it may be busy for ever; else keep what is known of its end.
 
     What a response that did not end well has added to it is the provider's secret: the next create looks first.
     """
-    values: dict[str, Any] = {}
     if end.abandon:
-        ledger.close(connection, claim.thread_id)
-        left = update(Conversation).where(Conversation.thread_id == claim.thread_id, Conversation.left_at.is_(None))
-        connection.execute(left.values(left_at=from_now()))
-        values = {"provider_id": None, "last_item": None}
+        ledger.close(hold)
+        hold.writes.each(_LEAVE, hold.claim.thread_id)
+        hold.change_thread(provider_id=None, last_item=None)
     elif end.answered:
-        values = {"last_item": end.last_item}
+        hold.change_thread(last_item=end.last_item)
     elif end.tail_unknown:
-        values = {"last_item": None}
-    if values:
-        connection.execute(update(Thread).where(Thread.id == claim.thread_id).values(**values))
+        hold.change_thread(last_item=None)
 
 
-def _end_attempt(connection: Connection, claim: Claim, end: End) -> None:
-    held.add_usage(connection, claim, end.usage)
-    ended = {"ended_at": from_now(), "provider_id": None, "intent_step": None}
-    change_attempt(connection, claim, **ended, error_code=end.error_code, error_message=end.error_message)
+def _end_attempt(hold: Hold, end: End) -> None:
+    hold.add_usage(end.usage)
+    ended = {"ended_at": NOW, "provider_id": None, "intent_step": None}
+    hold.change_attempt(**ended, error_code=end.error_code, error_message=end.error_message)
 
 
-def _write_messages(connection: Connection, claim: Claim, end: End) -> None:
-    rows = [{"thread_id": claim.thread_id, "run_id": claim.run_id, "role": "user", "content": claim.input}]
+def _write_messages(hold: Hold, end: End) -> None:
+    said = [("user", hold.claim.input)]
     if end.output_text:
-        content = [{"type": "text", "text": end.output_text}]
-        rows.append({"thread_id": claim.thread_id, "run_id": claim.run_id, "role": "assistant", "content": content})
-    connection.execute(insert(Message), rows)
+        said.append(("assistant", [{"type": "text", "text": end.output_text}]))
+    for role, content in said:
+        row = {"thread_id": hold.claim.thread_id, "run_id": hold.claim.run_id, "role": role, "content": content}
+        hold.writes.insert(Message, row)

@@ -1,0 +1,113 @@
+"""Requests to one provider's server: aiohttp's connections under the openai client's configuration.
+
+A request of the openai client costs 1.5 to 3 ms of CPU, most of it for building and checking models, and one of
+aiohttp 0.1 ms (docs/performance.md). So its configuration is taken (address, authentication, headers, certificates),
+and nothing of its way of sending. Nothing is sent twice: aiohttp repeats idempotent requests alone, and those only on a
+connection that had closed.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx2
+import openai
+from yarl import URL
+
+from worker.backends.bodies import clean
+from worker.backends.faults import explain, rejected
+from worker.errors import ProviderError, SettingsError
+
+# Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
+_KEEP_ALIVE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the server answered, its body as it is; the status is 2xx."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Http:
+    """Sends short requests to one server with one key; they share a bound, since thousands at once collapse."""
+
+    def __init__(self, *, api_key: str, base_url: str | None, requests: int, timeout: float) -> None:
+        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once."""
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise SettingsError("OPENAI_API_KEY: holds a character that no HTTP header can carry, such as a line break")
+        sdk = openai.AsyncOpenAI(api_key=api_key, base_url=base_url)
+        self._key = api_key
+        self._url = str(sdk.base_url).rstrip("/")
+        self.bound = asyncio.Semaphore(requests)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=requests, keepalive_timeout=_KEEP_ALIVE, ssl=httpx2.create_ssl_context()
+            ),
+            headers=_headers(sdk),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=_proxy(URL(self._url)),
+            # One timer for a whole request, so that a server that trickles its answer meets it too. Connecting has
+            # less: what could not connect has created nothing, and a create that took too long may have.
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2),
+        )
+
+    async def send(self, method: str, path: str, content: bytes | None = None, *, creating: bool = False) -> Reply:
+        """Send a request of a path that is quoted, and return the answer; raises ProviderError and nothing else.
+
+        `creating` says that the work may have begun where no answer comes. Its caller holds the bound already: it
+        commits its intent inside, directly before the request.
+        """
+        if creating:
+            return await self._send(method, path, content, creating=True)
+        async with self.bound:
+            return await self._send(method, path, content, creating=False)
+
+    async def _send(self, method: str, path: str, content: bytes | None, *, creating: bool) -> Reply:
+        url = URL(self._url + path, encoded=True)
+        try:
+            # A redirected POST would be sent twice.
+            async with self._session.request(method, url, data=content, allow_redirects=False) as response:
+                body = await response.read()
+        except Exception as error:  # noqa: BLE001 - whatever a server makes the client raise, nothing else may leave
+            # Without the cause: its text may repeat the key that the server was given.
+            raise explain(error, creating=creating) from None
+        if not 200 <= response.status < 300:
+            raise rejected(response.status, response.headers, body, key=self._key, creating=creating)
+        return Reply(response.headers, body)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return a request's body as JSON without what UTF-8 or a database cannot hold; raises ProviderError."""
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+        if "\\u0000" not in text:
+            try:
+                return text.encode()
+            except UnicodeEncodeError:  # a lone surrogate
+                pass
+        return json.dumps(clean(body), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProviderError("invalid_request", f"the request cannot be written as JSON: {error}") from None
+
+
+def _headers(sdk: openai.AsyncOpenAI) -> dict[str, str]:
+    given = {**sdk.default_headers, **sdk.auth_headers}
+    return {name: value for name, value in given.items() if isinstance(value, str)}
+
+
+def _proxy(url: URL) -> str | None:
+    """Return the proxy that the environment names for this server, as the openai client would take it."""
+    proxies = getproxies()
+    if proxy_bypass(url.host or ""):
+        return None
+    return proxies.get(url.scheme) or proxies.get("all")
