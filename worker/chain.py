@@ -13,6 +13,7 @@ from worker.backends.base import Answer, Created, Done, Ended, Failed, NeedsTool
 from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
+from worker.limits.gates import Admission
 from worker.pace import Pace, TimeUp
 from worker.response import Usage
 from worker.retries import backoff
@@ -37,6 +38,7 @@ class Chain:
         self._created = claim.created
         self._began = monotonic() - claim.step_age
         self._lost = claim.intent_step == claim.step
+        self._admitted = pace.parts.limits.resumed(claim)
         self._last_item = claim.intent_after if self._lost else claim.last_item
         self.adopted = False
         """The result of the step in hand was found in the conversation."""
@@ -46,6 +48,10 @@ class Chain:
     def leave_if_open(self) -> None:
         """Give the conversation up where the provider has taken on the step in hand, or may have."""
         self.unclear = self.unclear or self._lost or self._provider_id is not None
+
+    def leave(self) -> None:
+        """Let go of the run's place in the provider's limits, if it still has one."""
+        self._admitted.leave()
 
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
@@ -127,16 +133,27 @@ class Chain:
 
     async def _create_once(self, step: Step) -> Created | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
+        limits, claim = self._parts.limits, self._claim
+        admitted = limits.at_once(step, claim)
+        if admitted is None:
+            admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
+        with admitted:
+            return await self._create_admitted(step, admitted)
+
+    async def _create_admitted(self, step: Step, admitted: Admission) -> Created | None:
         async with AsyncExitStack() as stack:
             await self._pace.unless_told(lambda: stack.enter_async_context(self._backend.slot()))
             self._pace.heed()
             await self._pace.until_leased()
             await self._pace.write(progress.intend, self.number, self._last_item)
             reach("outside.create.before")
+            self._admitted = admitted
+            admitted.goes_out()
             try:
                 created = await self._backend.create(step)
             except ProviderError as error:
                 reach("outside.create.after")
+                admitted.failed(error)
                 if error.unknown:
                     self._lost, self._began = True, monotonic()
                     self._pace.emit("run.answer_lost", code=error.code, message=error.message)
@@ -145,6 +162,7 @@ class Chain:
                     await self._pace.write(progress.withdraw)
                 raise
             reach("outside.create.after")
+            admitted.taken(created)
             return created
 
     async def _keep(self, created: Created) -> None:
@@ -196,6 +214,7 @@ class Chain:
         reach("outside.adopt.after")
         if found is not None:
             self.adopted = True
+            self._admitted.ended(found)
             self._pace.emit("run.adopted", step=self.number)
         return found
 
@@ -219,6 +238,7 @@ class Chain:
             look = await self._pace.patiently(lambda: self._backend.look(provider_id))
             reach("outside.look.after")
             if not isinstance(look, Pending):
+                self._admitted.ended(look)
                 return look
             if watched and (overdue := self._overdue(look)):
                 return await self._replace(*overdue)

@@ -41,6 +41,8 @@ class Runner:
         except Parked:
             await self._pace.write(settling.park, self._pace.seconds_left())
             self._pace.emit("run.parked")
+        finally:
+            self._chain.leave()
 
     async def _to_its_end(self) -> None:
         try:

@@ -107,13 +107,13 @@ _WARNINGS = frozenset(
         "worker.reaped",
     }
 )
-# A tick for those who have something to do now and then.
-_SILENT = "worker.tended"
+# A tick for those who have something to do now and then, and what comes with each create.
+_SILENT = frozenset({"worker.tended", "limit.waited"})
 
 
 def log_event(name: str, fields: Mapping[str, Any]) -> None:
     """Log one event of the engine; ids, names, codes and counts only."""
-    if name == _SILENT:
+    if name in _SILENT:
         return
     told = {key: value for key, value in fields.items() if key not in _NOT_LOGGED and value not in (None, "")}
     (_events.warning if name in _WARNINGS else _events.info)(name, **told)

@@ -7,6 +7,8 @@ import re
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.engine import make_url
@@ -70,6 +72,14 @@ def redis_client(broker: str) -> redis.Redis:
     """Return a client that gives up after two seconds: nothing that we tell Redis is worth a longer wait."""
     url = redis_client_url(broker)
     return redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
+
+
+def async_redis_client(broker: str) -> AsyncRedis:
+    """Return the same for a loop; it gives up sooner, since a run waits for it."""
+    url, seconds = redis_client_url(broker), 0.5
+    return AsyncRedis.from_url(
+        url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=AsyncRetry(NoBackoff(), 0)
+    )
 
 
 def http_url(url: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tools.registry import Tool
@@ -53,6 +53,8 @@ class Created:
 
     id: str
     request_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the answer, found whatever their case."""
 
 
 @dataclass(frozen=True, slots=True)

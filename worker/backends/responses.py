@@ -65,7 +65,7 @@ class ResponsesBackend:
     async def create(self, step: Step) -> Created:
         """Create the step's response once; background and store are always explicit."""
         reply = await self._http.send("POST", "/responses", encode(_body(step)), creating=True)
-        return Created(_read(reply, Named, creating=True).id, reply.headers.get("x-request-id"))
+        return Created(_read(reply, Named, creating=True).id, reply.headers.get("x-request-id"), reply.headers)
 
     async def adopt(self, step: Step, after: str) -> Ended | None:
         """Find the step's result among the items that responses add to a conversation when they have ended.
