@@ -69,7 +69,7 @@ class Metrics:
             "provider.refused": lambda fields: self._refusals.labels(self._value("code", fields.get("code"))).inc(),
             "tool.finished": self._tool_finished,
             "limit.waited": lambda fields: self._limit_waits.observe(fields["waited"]),
-            "limit.learnt": self._limit_learnt,
+            "limit.known": self._limit_known,
             "worker.reaped": lambda fields: self._reaped.inc(fields["runs"]),
         }
 
@@ -106,7 +106,7 @@ class Metrics:
         tool = fields["tool"] if fields["tool"] in self._tools else OTHER
         self._tool_calls.labels(tool, fields.get("error") or "completed").inc()
 
-    def _limit_learnt(self, fields: Mapping[str, Any]) -> None:
+    def _limit_known(self, fields: Mapping[str, Any]) -> None:
         model = self._value("model", fields["model"])
         for kind in ("requests", "tokens"):
             self._limits.labels(model, kind).set(fields[kind])

@@ -7,6 +7,7 @@ import re
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -75,11 +76,17 @@ def redis_client(broker: str) -> redis.Redis:
 
 
 def async_redis_client(broker: str) -> AsyncRedis:
-    """Return the same for a loop; it gives up sooner, since a run waits for it."""
-    url, seconds = redis_client_url(broker), 0.5
-    return AsyncRedis.from_url(
-        url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=AsyncRetry(NoBackoff(), 0)
+    """Return the same for a loop; it gives up sooner, since runs wait for it, and they share some connections."""
+    seconds = 0.5
+    pool = BlockingConnectionPool.from_url(
+        redis_client_url(broker),
+        max_connections=8,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=AsyncRetry(NoBackoff(), 0),
     )
+    return AsyncRedis.from_pool(pool)
 
 
 def http_url(url: str) -> str:

@@ -142,7 +142,7 @@ def test_what_one_worker_learns_another_keeps_to(claim: Claim) -> None:
         return seen
 
     assert asyncio.run(story()) == [True, True, False, False]
-    assert ("limit.learnt", {"model": "gpt-4o-mini", "requests": 60, "tokens": 0}) in told
+    assert ("limit.known", {"model": "gpt-4o-mini", "requests": 60, "tokens": 0}) in told
 
 
 def test_the_most_urgent_goes_first(claim: Claim) -> None:

@@ -131,10 +131,12 @@ class Gates:
         if gate is None:
 
             def known(limits: Limits) -> None:
-                self._emit("limit.learnt", model=model, requests=limits.requests, tokens=limits.tokens)
+                self._emit("limit.known", model=model, requests=limits.requests, tokens=limits.tokens)
 
             shared = Shared(self._line.redis, *self._whose, model)
             gate = self._gates[model] = Gate(self._line, shared, self._set, known)
+            if any(self._set):
+                known(self._set)
         return gate
 
     def _estimate(self, step: Step, assistant: str) -> int:
