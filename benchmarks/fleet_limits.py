@@ -21,6 +21,7 @@ from worker.store import assistants, batches, reading
 
 MODEL = "gpt-5-mini"
 RESULTS = Path(__file__).parent / "fleet_limits.json"
+ANSWER = 100  # tokens, which is what each request counts for
 _BACKLOG = 1.3  # so much more work than the limit lets through in the time
 
 
@@ -39,11 +40,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet_limits", description=__doc__)
     parser.add_argument("--limit", type=int, default=600, help="requests per minute that the provider allows (600)")
     parser.add_argument("--burst", type=float, default=1.0, help="seconds' worth of it that may go at once (1)")
-    parser.add_argument("--tokens", type=int, default=0, help="tokens per minute that it allows (0: any number)")
+    parser.add_argument("--tokens", type=int, default=0, help="tokens per minute that it allows; 100 a request (any)")
     parser.add_argument("--workers", type=int, default=4, help="worker processes (4)")
     parser.add_argument("--minutes", type=int, default=3, help="minutes to measure, at least 2 (3)")
     parser.add_argument("--database", default="", help="an empty database of PostgreSQL, in place of SQLite")
-    return parser.parse_args()
+    given = parser.parse_args()
+    given.creates = min(given.limit, given.tokens // ANSWER or given.limit)
+    return given
 
 
 @contextlib.contextmanager
@@ -62,9 +65,9 @@ def _fleet(home: Path, given: argparse.Namespace) -> Iterator[stack.Stack]:
             node = f"bench-{number}@%h"
             running.start(f"worker-{number}", "celery", "-A", "worker.app", "worker", "-n", node)
         running.wait_for("worker", lambda: _living(producer) == given.workers)
-        count = round(given.limit * (given.minutes + 1) * _BACKLOG)
+        count = round(given.creates * (given.minutes + 1) * _BACKLOG)
         with producer.database.write() as connection:
-            assistants.apply(connection, "bench", {"model": MODEL})
+            assistants.apply(connection, "bench", {"model": MODEL, "max_output_tokens": ANSWER})
             batch_id = batches.create(connection, "bench", "bench")
             text = "[[say done]]"
             asked = [runs.RunRequest(assistant="bench", input=text, batch_id=batch_id) for _ in range(count)]
@@ -88,7 +91,7 @@ def _minutes(url: str, given: argparse.Namespace) -> list[dict[str, Any]]:
         time.sleep(max(0.0, began + 60 * minute - time.monotonic()))
         after, seconds = _counters(url), time.monotonic() - began - sum(one["seconds"] for one in minutes)
         told = {name: after[name] - before[name] for name in after}
-        minutes.append({**told, "seconds": seconds, "of_the_limit": told["granted"] / (given.limit * seconds / 60)})
+        minutes.append({**told, "seconds": seconds, "of_the_limit": told["granted"] / (given.creates * seconds / 60)})
         before = after
     return minutes
 
@@ -111,7 +114,7 @@ def _sum(minutes: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _print(told: dict[str, Any]) -> None:
-    title = f"{told['workers']} workers, {told['limit']} requests a minute, burst of {told['burst']:g} s"
+    title = f"{told['workers']} workers, {told['creates']} creates a minute, burst of {told['burst']:g} s"
     table = Table("minute", "granted", "of the limit", "refused", title=title)
     for number, one in enumerate(told["minutes"], 1):
         table.add_row(str(number), str(one["granted"]), f"{one['of_the_limit']:.1%}", str(one["refused"]))

@@ -5,8 +5,8 @@ quarter of its characters; requests that fail count too, and so do those that ar
 """
 
 import dataclasses
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from simulator.errors import over_limit
 from simulator.faults import FaultSettings
@@ -82,8 +82,17 @@ class Limits:
 def counted(body: JsonObject) -> int:
     """Return what a request counts for before it has run."""
     most = body.get("max_output_tokens")
-    text = json.dumps([body.get("instructions"), body.get("input")], ensure_ascii=False)
+    text = "".join(_texts([body.get("instructions"), body.get("input")]))
     return max(most if isinstance(most, int) else 0, tokens(text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        yield from (text for one in value for text in _texts(one))
+    elif isinstance(value, dict):
+        yield from (text for name in ("content", "text", "output") for text in _texts(value.get(name)))
 
 
 def span(seconds: float) -> str:

@@ -223,13 +223,15 @@ def test_a_response_that_failed_for_the_limits_is_a_refusal(claim: Claim) -> Non
 
 
 def test_estimates_come_from_the_text_and_then_from_what_was_used(claim: Claim) -> None:
-    """Expected: a token for four characters and the longest answer at first; then what steps of the assistant took."""
+    """Expected: a token for four characters and the longest answer at first; then what steps took, or what counts."""
     gate = gates(Counting())
     asked: Step = step({"max_output_tokens": 100, "instructions": "x" * 40}, text="y" * 40)
-    assert gate._estimate(asked, "plain") == 120
-    gate.learn("plain", 50)
-    gate.learn("plain", 100)
-    assert gate._estimate(asked, "plain") == 60
+    assert gate._estimate(asked, "plain") == (120, 100)
+    gate.learn("plain", 150)
+    gate.learn("plain", 200)
+    assert gate._estimate(asked, "plain") == (160, 100)
+    gate.learn("frugal", 10)
+    assert gate._estimate(asked, "frugal") == (100, 100)
 
 
 # ── without Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -41,6 +41,8 @@ class Ask:
     run_id: str
     tokens: int
     bulk: bool
+    least: int = 0
+    """Tokens that it counts for however few it takes."""
 
 
 @dataclass(frozen=True, slots=True)

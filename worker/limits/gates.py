@@ -70,7 +70,7 @@ class Admission:
         total = None if None in used else sum(filter(None, used))
         if total is not None:
             self._gates.learn(self._assistant, total)
-        unused = 0 if total is None or not self._reserved else self._ask.tokens - total
+        unused = 0 if total is None or not self._reserved else self._ask.tokens - max(total, self._ask.least)
         self._gate.settle(self._ask, tokens=unused)
         self._reserved = False
 
@@ -99,9 +99,9 @@ class Gates:
     async def admit(self, step: Step, claim: Claim) -> Admission:
         """Wait until the step may be created."""
         gate = self._gate(step.config)
-        tokens = self._estimate(step, claim.assistant) if gate.limits.tokens else 0
+        tokens, least = self._estimate(step, claim.assistant) if gate.limits.tokens else (0, 0)
         bulk = claim.batch_id is not None and claim.priority <= _USUAL_PRIORITY
-        ask, began = Ask(claim.run_id, tokens, bulk), monotonic()
+        ask, began = Ask(claim.run_id, tokens, bulk, least), monotonic()
         reserved = await gate.enter(ask, claim.priority)
         self._emit("limit.waited", model=_model(step.config), waited=monotonic() - began)
         return Admission(self, gate, ask, claim.assistant, reserved=reserved)
@@ -139,13 +139,17 @@ class Gates:
                 known(self._set)
         return gate
 
-    def _estimate(self, step: Step, assistant: str) -> int:
-        """Return what a step of this assistant usually takes, else a token for four characters and the answer."""
-        if assistant in self._usual:
-            return round(self._usual[assistant])
+    def _estimate(self, step: Step, assistant: str) -> tuple[int, int]:
+        """Return the tokens that a step may take, and those that it counts for at least.
+
+        A request counts for the larger of its longest answer and a fourth of its characters (OpenAI's guide on rate
+        limits). It takes what steps of its assistant usually do; the first of them is taken to be of both.
+        """
         texts = [step.config.get("instructions") or "", *(answer.output for answer in step.answers)]
         texts += [str(part.get("text", "")) for part in step.input]
-        return sum(map(len, texts)) // 4 + int(step.config.get("max_output_tokens") or _ANSWER)
+        asked, answer = sum(map(len, texts)) // 4, int(step.config.get("max_output_tokens") or 0)
+        least = max(asked, answer)
+        return max(least, round(self._usual.get(assistant, asked + (answer or _ANSWER)))), least
 
 
 def _model(config: Mapping[str, Any]) -> str:
