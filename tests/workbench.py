@@ -1,7 +1,7 @@
 """A worker's parts without its servers: a real SQLite store and real tools, and a provider that does as it is told."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import fakeredis
@@ -35,14 +35,15 @@ class Provider:
 
     def __init__(self, *looks: Look | Exception) -> None:
         self._looks = list(looks)
+        self._slot = asyncio.Semaphore(64)
         self.created: list[Step] = []
         self.looked: list[str] = []
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
         return f"conversation of {thread_id} with {len(history)} messages"
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
+    def slot(self) -> asyncio.Semaphore:
+        return self._slot
 
     async def create(self, step: Step) -> Created:
         self.created.append(step)

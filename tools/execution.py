@@ -66,6 +66,7 @@ class Executor:
 
     async def close(self) -> None:
         """Name the number of calls that are left behind; waits for none of them."""
+        self._threads.close()
         if self._stuck:
             _log.warning("tools_left_running", calls=self.stuck)
 

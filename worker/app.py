@@ -1,5 +1,6 @@
 """The Celery application: `celery -A worker.app worker` starts a worker, `beat` the scheduler, `flower` the rows."""
 
+import gc
 import itertools
 import os
 import signal
@@ -82,6 +83,9 @@ class EngineStep(bootsteps.StartStopStep):
             option = f"--{name.replace('_', '-')}"
             _log.warning("option_without_effect", option=option, value=value, instead=_INSTEAD[name])
         self.service.start(_stop_worker)
+        # What is loaded by now stays: the collector need not go through it again for every thousand runs.
+        gc.collect()
+        gc.freeze()
         _log.info("worker_started", node=worker.hostname, **self.service.describe())
 
     def _shutting_down(self, **_options: Any) -> None:

@@ -12,6 +12,7 @@ from worker.backends.base import Answer
 from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.pace import Pace
+from worker.response import Asked
 from worker.store import deciding, ledger, settling
 from worker.store.ledger import OpenCall
 
@@ -36,12 +37,15 @@ class Parked(Exception):
 class Calls:
     """Answers the open calls of a run's thread, once."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, asked: Sequence[Asked] = ()) -> None:
+        """Prepare; `asked` are the calls of a step that this runner has just settled: no others are open then."""
         self._pace = pace
+        self._asked = asked
         self._claim = pace.claim
         self._parts = pace.parts
         self._allowed: list[str] = pace.claim.config.get("tools", [])
         self._functions: dict[OpenCall, asyncio.Task[Outcome]] = {}
+        self._ending: asyncio.Task[None] | None = None
         self.continues = False
         """Whether calls of the run itself are among those that were answered."""
 
@@ -64,7 +68,7 @@ class Calls:
         Raises Parked where a person has to answer first; what needs no answer has run by then.
         """
         await self._pace.until_leased()
-        calls = await self._parts.store.read(ledger.still_open, self._claim.thread_id)
+        calls = await self._open()
         self.continues = any(call.run_id == self._claim.run_id for call in calls)
         asking = [call for call in calls if self._is_asking(call)]
         ready = [call for call in calls if call not in asking and self._must_run(call)]
@@ -80,6 +84,13 @@ class Calls:
             if call.output is None and call not in outputs:
                 outputs[call] = await self._write_off(call)
         return [Answer(call.call_id, outputs.get(call) or call.output or "") for call in calls]
+
+    async def _open(self) -> list[OpenCall]:
+        """Return the open calls of the thread, from the ledger unless they are known."""
+        if not self._asked:
+            return await self._parts.store.read(ledger.still_open, self._claim.thread_id)
+        run_id = self._claim.run_id
+        return [OpenCall(run_id, one.call_id, one.name, one.arguments, "asked", None, 0) for one in self._asked]
 
     # ── who decides ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,20 +144,21 @@ class Calls:
         started = await self._pace.write(ledger.start, [call.call_id for call in calls])
         calls = [call for call in calls if call.call_id in started]
         tasks = {call: asyncio.create_task(self._run(call), name=f"call-{call.call_id}") for call in calls}
-        watch = asyncio.create_task(self._end_at_cancel())
         try:
-            outputs = await asyncio.gather(*tasks.values())
+            with self._pace.held.heard_by(self._told):
+                outputs = await asyncio.gather(*tasks.values())
         finally:
-            watch.cancel()
             for task in tasks.values():
                 task.cancel()
         return dict(zip(calls, outputs, strict=True))
 
-    async def _end_at_cancel(self) -> None:
+    def _told(self) -> None:
+        """Heed a cancel; where the worker stops, calls have its grace."""
+        if self._pace.held.cancel:
+            self._ending = asyncio.create_task(self._end_functions())
+
+    async def _end_functions(self) -> None:
         """End the functions that can be ended, never the task that stores what they have come to."""
-        await self._pace.held.changed.wait()
-        if not self._pace.held.cancel:
-            return  # the worker stops: calls have its grace
         await self._pace.write(settling.start_cancelling)
         for call, function in self._functions.items():
             if self._parts.executor.stoppable(call.name):

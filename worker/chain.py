@@ -1,7 +1,6 @@
 """A run's chain of steps at the provider: each created once, waited for, found again where its answer was lost."""
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -15,7 +14,7 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.limits.gates import Admission
 from worker.pace import Pace, TimeUp
-from worker.response import Usage
+from worker.response import Asked, Usage
 from worker.retries import backoff
 from worker.store import progress, reading
 
@@ -40,6 +39,7 @@ class Chain:
         self._lost = claim.intent_step == claim.step
         self._admitted = pace.parts.limits.resumed(claim)
         self._last_item = claim.intent_after if self._lost else claim.last_item
+        self._asked: Sequence[Asked] = ()
         self.adopted = False
         """The result of the step in hand was found in the conversation."""
         self.unclear = False
@@ -65,6 +65,7 @@ class Chain:
         """Go on to the next step: the calls of this one are in the ledger."""
         self.number, self._provider_id, self._last_item = self.number + 1, None, asked.last_item
         self._lost = self.adopted = False
+        self._asked = asked.calls
 
     # ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,7 +74,7 @@ class Chain:
 
         A step that was lost is only to be found: what creating it takes, as its tools, is left to `_to_create`.
         """
-        calls = Calls(self._pace)
+        calls = Calls(self._pace, self._asked)
         if not self._lost:
             self._check_steps()
             calls.tools()  # before any call runs: what is missing here, another worker may have
@@ -108,7 +109,9 @@ class Chain:
 
     async def _open_conversation(self) -> str:
         thread_id = self._claim.thread_id
-        history = await self._parts.store.read(reading.messages, thread_id)
+        # Nothing was said before the first attempt at a thread's first run.
+        fresh = self._claim.seq == 1 and self._claim.attempt == 1
+        history = [] if fresh else await self._parts.store.read(reading.messages, thread_id)
         reach("outside.open_conversation.before")
         conversation = await self._pace.patiently(lambda: self._backend.open_conversation(thread_id, history))
         reach("outside.open_conversation.after")
@@ -141,8 +144,9 @@ class Chain:
             return await self._create_admitted(step, admitted)
 
     async def _create_admitted(self, step: Step, admitted: Admission) -> Created | None:
-        async with AsyncExitStack() as stack:
-            await self._pace.unless_told(lambda: stack.enter_async_context(self._backend.slot()))
+        slot = self._backend.slot()
+        await self._pace.unless_told(slot.acquire)
+        try:
             self._pace.heed()
             await self._pace.until_leased()
             await self._pace.write(progress.intend, self.number, self._last_item)
@@ -164,6 +168,8 @@ class Chain:
             reach("outside.create.after")
             admitted.taken(created)
             return created
+        finally:
+            slot.release()
 
     async def _keep(self, created: Created) -> None:
         self._provider_id, self._began, self._lost = created.id, monotonic(), False

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
+import uvloop
 
 from worker.errors import LostClaim
 from worker.lease import Lease
@@ -108,7 +109,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            uvloop.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whatever ended the engine must end the worker
             self._failure = error
             if self._ready.is_set():
@@ -262,8 +263,7 @@ class Engine:
     def _cancel(self, run_id: str) -> None:
         held = self._held.get(run_id)
         if held and not held.cancel_seen:
-            held.cancel = held.cancel_seen = True
-            held.changed.set()
+            held.tell(cancel=True)
 
     async def _reap_loop(self) -> None:
         for turn in itertools.count():
@@ -294,8 +294,7 @@ class Engine:
 
     def _tell_all_to_let_go(self) -> None:
         for held in self._held.values():
-            held.stopping = True
-            held.changed.set()
+            held.tell(stop=True)
 
     async def _drain(self) -> None:
         """Let every waiting run go at once; creates in flight and running tools are finished, within the grace.

@@ -4,7 +4,9 @@ The fields are those of Celery's own worker (docs/userguide/monitoring.rst, "Tas
 """
 
 import json
+from collections import deque
 from collections.abc import Mapping
+from time import time
 from typing import Any
 
 from celery import Celery
@@ -14,6 +16,7 @@ from worker.lifecycle import Status
 from worker.outlet import Outlet
 from worker.store.claiming import Claim
 
+_MOST = 10_000  # events that wait for their message; the oldest give way
 _ENDS = {Status.COMPLETED: "task-succeeded", Status.CANCELLED: "task-revoked"}
 
 
@@ -25,11 +28,13 @@ class FlowerEvents:
         self._node = node
         self._outlet = outlet
         self._dispatcher: Any = None
+        self._told: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MOST)
 
     def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Queue the task events of one event of ours."""
-        for event, told in self._translate(name, fields):
-            self._outlet.put(lambda event=event, told=told: self._send(event, told))  # type: ignore[misc]
+        """Keep the task events of one event of ours, to be sent soon with those that come meanwhile."""
+        if told := self._translate(name, fields):
+            self._told += [(event, {**fields, "timestamp": time()}) for event, fields in told]
+            self._outlet.soon(self._send_all)
 
     def _translate(self, name: str, fields: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         claim = fields.get("claim")
@@ -52,12 +57,17 @@ class FlowerEvents:
             return event, {**base, "terminated": False, "signum": None, "expired": False}
         return event, {**base, "exception": f"{status.value}: {_error(fields)}", "traceback": ""}
 
-    def _send(self, event: str, fields: dict[str, Any]) -> None:
-        """Send on a connection of our own; a broken one is made anew for the next event."""
+    def _send_all(self) -> None:
+        """Send what was told on a connection of our own, in one message; a broken one is made anew for the next."""
         if self._dispatcher is None:
-            self._dispatcher = self._app.events.Dispatcher(self._app.connection_for_write(), hostname=self._node)
+            connection = self._app.connection_for_write()
+            options = {"hostname": self._node, "buffer_group": {"task"}, "buffer_limit": _MOST}
+            self._dispatcher = self._app.events.Dispatcher(connection, buffer_while_offline=False, **options)
         try:
-            self._dispatcher.send(event, **fields)
+            while self._told:
+                event, fields = self._told.popleft()
+                self._dispatcher.send(event, **fields)
+            self._dispatcher.flush(errors=False)
         except Exception:
             self._dispatcher = None
             raise

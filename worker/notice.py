@@ -2,8 +2,8 @@
 
 import random
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Self
 
 import redis
@@ -60,11 +60,20 @@ class EndNotices:
     def __init__(self, notices: Notices, outlet: Outlet) -> None:
         self._notices = notices
         self._outlet = outlet
+        self._ended: deque[str] = deque()
 
     def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Publish the end of a run."""
+        """Publish the end of a run, with those that come before the outlet gets to it."""
         if name == "run.ended":
-            self._outlet.put(partial(self._notices.publish, [fields["claim"].run_id]))
+            self._ended.append(fields["claim"].run_id)
+            if len(self._ended) == 1:
+                self._outlet.put(self._publish)
+
+    def _publish(self) -> None:
+        ended = []
+        while self._ended:  # to the last: only the first of them asks for this
+            ended.append(self._ended.popleft())
+        self._notices.publish(ended)
 
 
 class Ear:

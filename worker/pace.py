@@ -1,8 +1,10 @@
 """How a runner waits: pauses that the engine can end, requests repeated for as long as the run has time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -23,13 +25,31 @@ class Held:
     cancel: bool = False
     cancel_seen: bool = False
     stopping: bool = False
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
     handed_over: bool = False
     """What the runner leaves to the engine: to release the run with the others that are let go."""
     freed: str | None = None
     """The queue of the run that got the turn."""
     again_in: float | None = None
     """In how many seconds this run is due again."""
+    _listener: Callable[[], None] | None = None
+
+    def tell(self, *, stop: bool = False, cancel: bool = False) -> None:
+        """Tell the runner that its worker stops, or that somebody asked for a cancel, and wake it where it waits."""
+        self.stopping = self.stopping or stop
+        if cancel and not self.cancel_seen:
+            self.cancel = self.cancel_seen = True
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener()
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call the listener, once, when something is told meanwhile; a run waits at one place at a time."""
+        self._listener = listener
+        try:
+            yield
+        finally:
+            self._listener = None
 
 
 class HandOver(Exception):
@@ -77,17 +97,20 @@ class Pace:
     def last(self, seconds: float) -> None:
         """Take the cancel as heard and give what is left to do so many seconds from now."""
         self.held.cancel, self.held.cancel_seen = False, True
-        self.held.changed.clear()
         self.ends_at = monotonic() + seconds
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless there is something to heed."""
         self.heed()
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        # A bare future: thousands of runs wait here, and an Event with a timeout around it is ten times its size.
+        timer = loop.call_later(min(seconds, self.seconds_left()), _set, over)
         try:
-            async with asyncio.timeout(min(seconds, self.seconds_left())):
-                await self.held.changed.wait()
-        except TimeoutError:
-            pass
+            with self.held.heard_by(partial(_set, over)):
+                await over
+        finally:
+            timer.cancel()
         self.heed()
 
     async def _pause_or_outage(self, seconds: float) -> None:
@@ -105,15 +128,16 @@ class Pace:
 
     async def unless_told(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Make a request, and leave it as soon as there is something to heed."""
-        made, changed = asyncio.create_task(request()), asyncio.create_task(self.held.changed.wait())
+        self.heed()
         try:
-            await asyncio.wait({made, changed}, timeout=self.seconds_left(), return_when=asyncio.FIRST_COMPLETED)
-            if not made.done():
-                self.heed()
-            return await made
-        finally:
-            made.cancel()
-            changed.cancel()
+            async with asyncio.timeout(self.seconds_left()) as limit:
+                with self.held.heard_by(partial(limit.reschedule, 0.0)):
+                    return await request()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.heed()
+            raise TimeUp from None
 
     async def patiently(self, request: Callable[[], Coroutine[Any, Any, T]], *, whole: bool = False) -> T:
         """Repeat a request that fails in passing, with growing pauses; raises ProviderError for what will not pass.
@@ -152,3 +176,8 @@ class Pace:
     def emit(self, name: str, **fields: Any) -> None:
         """Say what happened to the run."""
         self.parts.events.emit(name, claim=self.claim, **fields)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -81,7 +82,11 @@ def _masked(name: str, value: Any) -> Any:
         return {str(key): _masked(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(name, inner) for inner in value]
-    text = value if isinstance(value, str) else repr(value)
+    return _masked_text(value if isinstance(value, str) else repr(value))
+
+
+@lru_cache(maxsize=4096)  # most values come again and again: ids, statuses, names
+def _masked_text(text: str) -> str:
     return _AUTHORIZATION.sub(r"\1***", _API_KEY.sub("sk-***", without_secret(text)))
 
 
@@ -94,6 +99,7 @@ def _renderer(log_format: str) -> Processor:
 
 
 _events = structlog.get_logger("worker.events")
+_level = logging.getLogger("worker.events").isEnabledFor
 # Shown on every line already (claim), or for the metrics only.
 _NOT_LOGGED = frozenset({"claim", "usage", "provider_ended_at"})
 _WARNINGS = frozenset(
@@ -107,13 +113,17 @@ _WARNINGS = frozenset(
         "worker.reaped",
     }
 )
-# A tick for those who have something to do now and then, and what comes with each create.
+# What happens to every run, and stands in `runwright show ID --events`: a line of each costs as much as its request.
+_COURSE = frozenset({"run.claimed", "run.created", "run.requires_action", "tool.finished"})
+# A tick for those who have something to do now and then, and what is for the metrics alone.
 _SILENT = frozenset({"worker.tended", "limit.waited"})
 
 
 def log_event(name: str, fields: Mapping[str, Any]) -> None:
     """Log one event of the engine; ids, names, codes and counts only."""
-    if name in _SILENT:
+    ordinary = name in _COURSE and not fields.get("error")
+    if name in _SILENT or (ordinary and not _level(logging.DEBUG)):
         return
     told = {key: value for key, value in fields.items() if key not in _NOT_LOGGED and value not in (None, "")}
-    (_events.warning if name in _WARNINGS else _events.info)(name, **told)
+    log = _events.debug if ordinary else _events.warning if name in _WARNINGS else _events.info
+    log(name, **told)

@@ -205,8 +205,7 @@ def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, m
             driving = asyncio.create_task(Runner(held, bench, lambda: True).drive())
             await began.wait()
             ground.write(ask_cancel, held.claim.run_id)
-            held.cancel = held.cancel_seen = True
-            held.changed.set()
+            held.tell(cancel=True)
             await driving
 
     ground.hand_over(asking(ground, "pay_online"))

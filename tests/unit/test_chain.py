@@ -79,9 +79,8 @@ async def drive_and_tell(held: Held, bench: Parts, when: asyncio.Event, **told: 
     driving, waiting = asyncio.create_task(drive(held, bench)), asyncio.create_task(when.wait())
     await asyncio.wait({driving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    for name, value in told.items():
-        setattr(held, name, value)
-        held.changed.set()
+    if told:
+        held.tell(**told)
     await driving
 
 
@@ -120,7 +119,7 @@ def test_a_refused_second_create_keeps_the_intent_of_the_first(ground: Ground) -
     provider = Losing(LOST, *[LOCKED] * 1000)
     first = Held(ground.take("w1"))
     bench = parts(ground, provider, peek, on_unknown="create")
-    asyncio.run(drive_and_tell(first, bench, provider.refused, stopping=True))
+    asyncio.run(drive_and_tell(first, bench, provider.refused, stop=True))
     assert (first.handed_over, attempt(ground).intent_step, attempt(ground).unknown) == (True, 0, True)
     ground.hand_over(first.claim)
     provider.left = ANSWER
@@ -190,8 +189,8 @@ class Hanging(Provider):
 @pytest.mark.parametrize(
     ("told", "seconds", "status"),
     [
-        ({"cancel": True, "cancel_seen": True}, 600.0, Status.CANCELLED),
-        ({"stopping": True}, 600.0, Status.IN_PROGRESS),
+        ({"cancel": True}, 600.0, Status.CANCELLED),
+        ({"stop": True}, 600.0, Status.IN_PROGRESS),
         ({}, 0.3, Status.EXPIRED),
     ],
     ids=["cancel", "stop", "time limit"],

@@ -122,6 +122,7 @@ def test_the_first_create_goes_alone(claim: Claim) -> None:
         return count
 
     assert asyncio.run(story(HEADERS)) <= 4
+    assert asyncio.run(story({"x-ratelimit-limit-tokens": "600"})) <= 4
     assert asyncio.run(story({})) == 50
 
 
@@ -327,7 +328,7 @@ def test_a_refused_create_costs_no_attempt(ground: Ground) -> None:
     assert bench.limits._gates[MODEL["model"]]._held == set()
 
 
-@pytest.mark.parametrize("told", ["cancel", "stopping"])
+@pytest.mark.parametrize("told", ["cancel", "stop"])
 def test_a_run_that_waits_for_the_limits_heeds_what_it_is_told(
     ground: Ground, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,11 +352,10 @@ def test_a_run_that_waits_for_the_limits_heeds_what_it_is_told(
         driving = asyncio.create_task(drive(held, bench))
         async with asyncio.timeout(10):
             await waits.wait()
-        setattr(held, told, True)
-        held.changed.set()
+        held.tell(stop=told == "stop", cancel=told == "cancel")
         await driving
 
     asyncio.run(story())
     assert provider.created == []
-    assert held.handed_over is (told == "stopping")
-    assert told == "stopping" or ground.status(run) is Status.CANCELLED
+    assert held.handed_over is (told == "stop")
+    assert told == "stop" or ground.status(run) is Status.CANCELLED

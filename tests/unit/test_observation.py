@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -46,26 +47,34 @@ def claim(attempt: int = 1) -> Claim:
     )
 
 
-class Recorder(FlowerEvents):
-    """Flower's events, kept in place of being sent."""
+class Recorder:
+    """A dispatcher of Celery's that keeps what it is to send, message by message."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        super().__init__(Celery("test", set_as_current=False), "node", outlet)
-        self.sent: list[tuple[str, dict[str, Any]]] = []
+    def __init__(self) -> None:
+        self.messages: list[list[tuple[str, dict[str, Any]]]] = []
+        self._buffer: list[tuple[str, dict[str, Any]]] = []
 
-    def _send(self, event: str, fields: dict[str, Any]) -> None:
-        self.sent.append((event, fields))
+    def send(self, event: str, *, timestamp: float, **fields: Any) -> None:
+        assert abs(timestamp - time.time()) < 60
+        self._buffer.append((event, fields))
+
+    def flush(self, *, errors: bool) -> None:
+        assert not errors
+        self.messages.append(self._buffer)
+        self._buffer = []
 
 
 def told(*events: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Send the events through an outlet of their own and return what Flower would get."""
+    """Send the events through an outlet of their own and return what Flower would get: all in one message."""
     outlet = Outlet()
-    recorder = Recorder(outlet)
+    flower = FlowerEvents(Celery("test", set_as_current=False), "node", outlet)
+    flower._dispatcher = recorder = Recorder()
     for name, fields in events:
-        recorder(name, fields)
+        flower(name, fields)
     outlet.start()
     outlet.stop()
-    return recorder.sent
+    (message,) = recorder.messages
+    return message
 
 
 def test_a_failing_subscriber_stops_neither_the_emitter_nor_the_others() -> None:
@@ -94,6 +103,25 @@ def test_the_outlet_goes_on_after_a_call_that_fails() -> None:
     outlet.stop()
 
     assert made == [1, 2]
+
+
+def test_what_is_asked_for_soon_is_done_once_for_all_who_asked() -> None:
+    """Two askings before it is made are one call, and one after it is a second; at the stop none is left out."""
+    outlet = Outlet()
+    made: list[int] = []
+    done = threading.Event()
+
+    def call() -> None:
+        made.append(1)
+        done.set()
+
+    outlet.start()
+    outlet.soon(call)
+    outlet.soon(call)
+    assert done.wait(10)
+    outlet.soon(call)
+    outlet.stop()
+    assert made == [1, 1]
 
 
 def test_the_outlet_never_blocks_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:

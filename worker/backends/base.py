@@ -1,7 +1,7 @@
 """What a backend must do, and the four things it may answer when it is asked how a response is doing."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,8 +99,8 @@ class Backend(Protocol):
         """Create what holds a thread's messages at the provider, with those that there are; returns its id."""
         ...
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """Wait for a place among the requests that are open at once; create is called inside."""
+    def slot(self) -> asyncio.Semaphore:
+        """Return the places of the requests that are open at once; create is called in one of them."""
         ...
 
     async def create(self, step: Step) -> Created:

@@ -5,8 +5,8 @@ A conversation takes one response at a time (400 conversation_locked). Creating 
 idempotency key (openai 3.54): a create goes out once.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -58,7 +58,7 @@ class ResponsesBackend:
             await self._http.send("POST", f"{_conversation(conversation)}/items", encode(more))
         return conversation
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
+    def slot(self) -> asyncio.Semaphore:
         """Return the bound that all requests share."""
         return self._http.bound
 

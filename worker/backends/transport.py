@@ -52,8 +52,9 @@ class Http:
             headers=_headers(sdk),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(URL(self._url)),
-            # A server that trickles its answer never meets a limit on one read.
-            timeout=aiohttp.ClientTimeout(total=2 * timeout, sock_connect=timeout, sock_read=timeout),
+            # One timer for a whole request, so that a server that trickles its answer meets it too. Connecting has
+            # less: what could not connect has created nothing, and a create that took too long may have.
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2),
         )
 
     async def send(self, method: str, path: str, content: bytes | None = None, *, creating: bool = False) -> Reply:

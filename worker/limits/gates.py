@@ -99,7 +99,7 @@ class Gates:
     async def admit(self, step: Step, claim: Claim) -> Admission:
         """Wait until the step may be created."""
         gate = self._gate(step.config)
-        tokens, least = self._estimate(step, claim.assistant) if gate.limits.tokens else (0, 0)
+        tokens, least = self._estimate(step, claim.assistant)
         bulk = claim.batch_id is not None and claim.priority <= _USUAL_PRIORITY
         ask, began = Ask(claim.run_id, tokens, bulk, least), monotonic()
         reserved = await gate.enter(ask, claim.priority)
@@ -146,7 +146,7 @@ class Gates:
         limits). It takes what steps of its assistant usually do; the first of them is taken to be of both.
         """
         texts = [step.config.get("instructions") or "", *(answer.output for answer in step.answers)]
-        texts += [str(part.get("text", "")) for part in step.input]
+        texts += [str(part.get("text", "") if isinstance(part, Mapping) else part) for part in step.input]
         asked, answer = sum(map(len, texts)) // 4, int(step.config.get("max_output_tokens") or 0)
         least = max(asked, answer)
         return max(least, round(self._usual.get(assistant, asked + (answer or _ANSWER)))), least
