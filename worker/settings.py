@@ -137,6 +137,15 @@ class Settings(BaseModel):
     request_timeout: PositiveFloat = Field(
         60.0, alias="RUNWRIGHT_REQUEST_TIMEOUT", description="Seconds that one request to the provider may take."
     )
+    requests_per_minute: PositiveInt | None = Field(
+        None, alias="RUNWRIGHT_REQUESTS_PER_MINUTE", description="Creates of one model in a minute, over all workers."
+    )
+    tokens_per_minute: PositiveInt | None = Field(
+        None, alias="RUNWRIGHT_TOKENS_PER_MINUTE", description="Tokens of one model in a minute, over all workers."
+    )
+    runs_at_provider: PositiveInt | None = Field(
+        None, alias="RUNWRIGHT_RUNS_AT_PROVIDER", description="Runs of one model at the provider, over all workers."
+    )
     retry_min: PositiveFloat = Field(
         1.0, alias="RUNWRIGHT_RETRY_MIN", description="Seconds before the first retry; each further wait doubles."
     )
