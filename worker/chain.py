@@ -51,7 +51,7 @@ class Chain:
         self.unclear = self.unclear or self._lost or self._provider_id is not None
 
     def close(self) -> None:
-        """Let go of the run's place in the provider's limits and follow the step no more; it goes on at the provider."""
+        """Let go of the run's place in the provider's limits, and follow the step no more; it goes on there."""
         self._admitted.leave()
         self._unfollow()
 
