@@ -2,4 +2,5 @@
 
 __main__   `make bench`: both in one run on one machine, so that their ratio means something
 bare       the script: asyncio and the stock openai client, no database, no recovery
+looks      a simulation: what looks cost and how late they see an end
 """
