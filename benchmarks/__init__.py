@@ -3,4 +3,5 @@
 __main__       `make bench`: both in one run on one machine, so that their ratio means something
 bare           the script: asyncio and the stock openai client, no database, no recovery
 fleet_limits   four workers under one limit of the provider: how much of it they use, how often they are refused
+looks          a simulation: what looks cost and how late they see an end
 """

@@ -13,6 +13,7 @@ from worker.backends.base import Created, Ended, Look, Step, Tail
 from worker.events import Events
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
+from worker.looks import Looks
 from worker.outage import Outage
 from worker.parts import Parts
 from worker.pool import StorePool
@@ -76,8 +77,9 @@ def parts(ground: Ground, provider: Provider, *functions: Callable[..., object],
     """Return the parts of a worker with these tools on the ground's database; settings go by their own names."""
     registry = Registry(made for function in functions if (made := tool_of(function)))
     changes = {f"RUNWRIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+    chosen = Settings.from_env({"DATABASE_URL": ground.database.url, **SOON, **changes})
     return Parts(
-        settings=Settings.from_env({"DATABASE_URL": ground.database.url, **SOON, **changes}),
+        settings=chosen,
         store=StorePool(ground.database, 1),
         backend=provider,
         registry=registry,
@@ -85,4 +87,5 @@ def parts(ground: Ground, provider: Provider, *functions: Callable[..., object],
         events=Events(),
         outage=Outage(),
         limits=Gates(fakeredis.FakeAsyncRedis(), Limits(), server="s", key="k", emit=lambda *_, **__: None),
+        looks=Looks(chosen.poll_min, chosen.poll_max, chosen.request_limit),
     )

@@ -7,6 +7,7 @@
     runner      one run's life, top to bottom;  pace: how it waits
     limits/     the provider's limits over the whole fleet
     chain       its steps at the provider;  calls: its tool calls;  outage: when the provider is away
+    looks       when to look at a step;  lifetable: how long they take
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the threads that call the store
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery

@@ -8,11 +8,12 @@ from time import monotonic
 import structlog
 
 from tools.outcome import error_output
-from worker.backends.base import Answer, Created, Done, Ended, Failed, Following, NeedsTools, Pending, Step
+from worker.backends.base import Answer, Created, Done, Ended, Failed, Following, Look, NeedsTools, Pending, Step
 from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.limits.gates import Admission
+from worker.looks import Watch
 from worker.pace import Pace, TimeUp
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -62,6 +63,11 @@ class Chain:
 
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
+        ended = await self._carried_out()
+        self._admitted.ended(ended)
+        return ended
+
+    async def _carried_out(self) -> Ended:
         if self._provider_id is None:
             step = await self._next_step()
             if self._lost or not await self._create(step):
@@ -214,7 +220,7 @@ class Chain:
         looks, until = 0, self._began + self._settings.adoption_wait
         while (found := await self._pace.patiently(lambda: self._adopt(step))) is None and monotonic() < until:
             looks += 1
-            await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+            await self._rest(looks)
         return found
 
     async def _adopt(self, step: Step) -> Ended | None:
@@ -230,7 +236,6 @@ class Chain:
         reach("outside.adopt.after")
         if found is not None:
             self.adopted = True
-            self._admitted.ended(found)
             self._pace.emit("run.adopted", step=self.number)
         return found
 
@@ -245,28 +250,20 @@ class Chain:
     # ── wait and stop ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _wait(self) -> Ended:
-        ended = await self._end_of_it(watched=True)
-        self._admitted.ended(ended)
-        return ended
-
-    async def _end_of_it(self, *, watched: bool) -> Ended:
-        """Look at the response in growing, jittered intervals until it has ended or has taken too long.
+        """Look at the response when its like may have ended, until it has or has taken too long.
 
         Where it is followed its end is told, and the looks are for what a silent connection does not tell.
         """
-        provider_id, looks = self._provider_id or "", 0
+        watch = Watch(self._parts.looks, (self._claim.assistant, self.number > 0), self._began)
         while True:
             if self._following is None:
-                looks += 1
-                await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+                await self._pace.pause(watch.pause())
             elif told := await self._told(self._following):
                 return told
-            reach("outside.look.before")
-            look = await self._pace.patiently(lambda: self._backend.look(provider_id))
-            reach("outside.look.after")
+            look = await watch.look(self._look)
             if not isinstance(look, Pending):
                 return look
-            if watched and (overdue := self._overdue(look)):
+            if overdue := self._overdue(look):
                 return await self._replace(*overdue)
 
     async def _told(self, following: Following) -> Ended | None:
@@ -278,6 +275,13 @@ class Chain:
         if following.broken or told:
             self._unfollow()
         return told
+
+    async def _look(self) -> Look:
+        provider_id = self._provider_id or ""
+        reach("outside.look.before")
+        look = await self._pace.patiently(lambda: self._backend.look(provider_id))
+        reach("outside.look.after")
+        return look
 
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
         """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
@@ -324,8 +328,20 @@ class Chain:
             reach("outside.cancel.before")
             await self._pace.patiently(lambda: self._backend.cancel(provider_id))
             reach("outside.cancel.after")
-            return await self._end_of_it(watched=False)
+            return await self._end_of_what_is_stopped()
         except (TimeUp, ProviderError) as error:
             _log.warning("cancel_unconfirmed", provider_id=provider_id, error=str(error) or "no answer in time")
             self.unclear = True
             return None
+
+    async def _end_of_what_is_stopped(self) -> Ended:
+        """Look in growing pauses: how long its like takes says nothing any more."""
+        looks = 1
+        await self._rest(looks)
+        while isinstance(look := await self._look(), Pending):
+            looks += 1
+            await self._rest(looks)
+        return look
+
+    async def _rest(self, looks: int) -> None:
+        await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))

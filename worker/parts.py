@@ -7,6 +7,7 @@ from tools.registry import Registry
 from worker.backends.base import Backend
 from worker.events import Events
 from worker.limits.gates import Gates
+from worker.looks import Looks
 from worker.outage import Outage
 from worker.pool import StorePool
 from worker.settings import Settings
@@ -24,3 +25,4 @@ class Parts:
     events: Events
     outage: Outage
     limits: Gates
+    looks: Looks

@@ -21,6 +21,7 @@ from worker.events import Events
 from worker.flower import FlowerEvents
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
+from worker.looks import Looks
 from worker.metrics import Metrics
 from worker.notice import EndNotices, Notices
 from worker.outage import Outage
@@ -30,7 +31,7 @@ from worker.pool import StorePool
 from worker.prices import Prices
 from worker.probe import Probe, signs
 from worker.settings import Settings
-from worker.store import schema
+from worker.store import durations, schema
 from worker.store.database import Database
 from worker.vitals import Vitals
 
@@ -48,6 +49,7 @@ class WorkerService:
         crashpoints.arm(settings.crash_at)
         self.database = Database(settings.database_url, settings.database_pool)
         schema.check(self.database)
+        self._looks = self._learnt_looks()
         self.registry = Registry.load(settings.tool_modules)
         self.prices = Prices.load(settings.prices)
         self.api_key = _api_key(settings)
@@ -82,7 +84,16 @@ class WorkerService:
             events=self.events,
             outage=Outage(),
             limits=self._limits(),
+            looks=self._looks,
         )
+
+    def _learnt_looks(self) -> Looks:
+        """Begin with what other workers, and this one before, have waited for."""
+        settings = self.settings
+        looks = Looks(settings.poll_min, settings.poll_max, settings.request_limit)
+        with self.database.read() as connection:
+            looks.seed(durations.newest(connection))
+        return looks
 
     def _ring(self, queues: Iterable[str]) -> None:
         """Ring from the outlet's thread: a Redis that does not answer must not hold up the engine."""

@@ -116,10 +116,10 @@ class Settings(BaseModel):
         1.0, alias="RUNWRIGHT_IDLE_POLL", description="Seconds between looks for due runs when no doorbell rings."
     )
     poll_min: PositiveFloat = Field(
-        0.5, alias="RUNWRIGHT_POLL_MIN", description="Seconds before the first look at a running response."
+        0.05, alias="RUNWRIGHT_POLL_MIN", description="Least seconds between looks at a running response."
     )
     poll_max: PositiveFloat = Field(
-        10.0, alias="RUNWRIGHT_POLL_MAX", description="Seconds between looks at a long-running response."
+        30.0, alias="RUNWRIGHT_POLL_MAX", description="Most seconds between looks at a running response."
     )
     request_limit: PositiveInt = Field(
         64, alias="RUNWRIGHT_REQUEST_LIMIT", description="Requests to the provider open at once in one worker."

@@ -72,7 +72,7 @@ def demo(
     """
     if not (SAMPLES.is_dir() and ASSISTANTS.is_file()):
         raise UsageError(f"{SAMPLES}/ and {ASSISTANTS} are not here; run the demo in the repository's folder")
-    chosen = {"RUNWRIGHT_TOOL_DATA": str(SAMPLES.resolve()), **({} if live else {"RUNWRIGHT_POLL_MIN": "0.2"})}
+    chosen = {"RUNWRIGHT_TOOL_DATA": str(SAMPLES.resolve())}
     settings = Settings.from_env(environment(with_settings=live))
     if live and settings.openai_api_key is None:
         raise UsageError("OPENAI_API_KEY: not set; --live needs it, the demo without --live needs nothing")

@@ -56,7 +56,7 @@ def test_settings_are_frozen() -> None:
         ("RUNWRIGHT_MAX_STEPS", "many", "RUNWRIGHT_MAX_STEPS=many: should be a valid integer"),
         ("RUNWRIGHT_MAX_ATTEMPTS", "0", "RUNWRIGHT_MAX_ATTEMPTS=0: should be greater than 0"),
         ("RUNWRIGHT_LOG_LEVEL", "loud", "RUNWRIGHT_LOG_LEVEL=loud: should be 'DEBUG', 'INFO'"),
-        ("RUNWRIGHT_POLL_MAX", "0.1", "RUNWRIGHT_POLL_MAX=0.1: must not be below RUNWRIGHT_POLL_MIN=0.5"),
+        ("RUNWRIGHT_POLL_MAX", "0.01", "RUNWRIGHT_POLL_MAX=0.01: must not be below RUNWRIGHT_POLL_MIN=0.05"),
         ("RUNWRIGHT_RETRY_MIN", "301", "RUNWRIGHT_RETRY_MAX=300.0: must not be below RUNWRIGHT_RETRY_MIN=301.0"),
         ("RUNWRIGHT_TOOL_MODULES", "a.b,../c", "RUNWRIGHT_TOOL_MODULES=a.b,../c: accepted are module names"),
         ("RUNWRIGHT_HOME", "~no-such-user/x", "RUNWRIGHT_HOME=~no-such-user/x: accepted is the path of a folder"),

@@ -12,7 +12,7 @@
     overview    what stands where                      pausing     what is not begun until it is resumed
     auditing    what must hold                         repairing   mends what does not
     cleaning    what is old                            choosing    many runs to change
-    migrating   Alembic, which nothing else needs
+    migrating   Alembic, which nothing else needs      durations   how long steps took
 
 Each write is a function of an open connection, so that a caller's own transaction can hold it, or a unit of a held
 run, of which many go into one transaction.

@@ -1,0 +1,89 @@
+"""When to look at a running step: when the delay that one expects to have caused by then is worth a request.
+
+Each assistant's first steps and its later ones are kinds of their own. `python -m benchmarks.looks` compares this with
+other ways, and is where the numbers below come from.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
+
+from worker.backends.base import Done, Look, NeedsTools, Pending
+from worker.lifetable import LifeTable
+
+_KINDS = 256  # 2.4 KB each
+_DEAR, _CHEAP, _SOON = 0.04, 0.008, 10.0
+Kind = tuple[str, bool]
+"""The name of an assistant, and whether it is a later step than the first."""
+
+
+class Looks:
+    """What one worker has learnt about all kinds of steps, and how many looks it has under way."""
+
+    def __init__(self, least: float, most: float, at_once: int) -> None:
+        """Keep pauses between `least` and `most` seconds; `at_once` is how many requests can be open."""
+        self._least, self._most = least, most
+        self._at_once = at_once
+        self._tables: OrderedDict[Kind, LifeTable] = OrderedDict()
+        self.under_way = 0
+        """Looks that were sent, or that wait for their turn to be."""
+
+    def seed(self, past: Iterable[tuple[Kind, float]]) -> None:
+        """Learn from the seconds that steps took which ended before this worker began."""
+        for kind, seconds in past:
+            table = self.table(kind)
+            table.ran(0.0, seconds)
+            table.ended(seconds, seconds)
+
+    def table(self, kind: Kind) -> LifeTable:
+        """Return what is known of a kind; beyond some hundred kinds the one not asked for the longest is forgotten."""
+        if kind not in self._tables:
+            self._tables[kind] = LifeTable()
+            if len(self._tables) > _KINDS:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(kind)
+        return self._tables[kind]
+
+    def pause(self, table: LifeTable, age: float) -> float:
+        """Return the seconds until the next look at a step of this age; chance keeps runs from looking in step."""
+        wait = table.pause(age, self._price(age) * random.uniform(0.7, 1.3), self._most * random.uniform(0.8, 1.0))
+        return max(self._least, wait)
+
+    def _price(self, age: float) -> float:
+        """Return the seconds of delay that a look is worth.
+
+        What is scarce is looks a second, and short steps make the most of them: theirs are dearer. Where looks queue
+        up for their turn, the price rises with the queue, so that creates do not wait behind thousands of them.
+        """
+        price = _CHEAP + (_DEAR - _CHEAP) * _SOON / (_SOON + age)
+        return price * max(1.0, self.under_way / self._at_once)
+
+
+class Watch:
+    """One step that is waited for, begun at `began` by the monotonic clock."""
+
+    __slots__ = ("_began", "_looks", "_ran", "_table")
+
+    def __init__(self, looks: Looks, kind: Kind, began: float) -> None:
+        self._looks, self._table, self._began = looks, looks.table(kind), began
+        self._ran = 0.0
+
+    def pause(self) -> float:
+        """Return the seconds until the next look."""
+        return self._looks.pause(self._table, monotonic() - self._began)
+
+    async def look(self, ask: Callable[[], Awaitable[Look]]) -> Look:
+        """Look, and learn from what is seen: it ran when it was asked for, or had ended by the time of the answer."""
+        asked = monotonic() - self._began
+        self._looks.under_way += 1
+        try:
+            look = await ask()
+        finally:
+            self._looks.under_way -= 1
+        if isinstance(look, Pending):
+            self._table.ran(self._ran, asked)
+            self._ran = asked
+        elif isinstance(look, Done | NeedsTools):  # a failure says nothing of how long the work takes
+            self._table.ended(self._ran, monotonic() - self._began)
+        return look
