@@ -21,6 +21,7 @@ from worker.prices import Prices
 from worker.producer import Producer
 from worker.store import assistants, batches, reading
 from worker.store.database import Database
+from worker.store.submitting import Accepted
 
 OUTPUT_TOKENS = 500
 """Tokens of one answer that an estimate assumes, where the assistant's limit is not lower."""
@@ -182,13 +183,13 @@ def submit(
     for chunk in _chunks(documents, _TRANSACTION):
         with producer.database.write() as connection:
             batch_id = batch_id or batches.create(connection, assistant, prompt, kept)
-            asked = {
-                at: ask(input=message(prompt, one), metadata={"document": one.name}, batch_id=batch_id)
-                for at, one in enumerate(chunk, position)
+            asked = [
+                ask(input=message(prompt, one), metadata={"document": one.name}, batch_id=batch_id)
+                for one in chunk
                 if one.text is not None
-            }
-            runs.accept(producer, connection, list(asked.values()))
-            rows = [_row(at, one, asked.get(at)) for at, one in enumerate(chunk, position)]
+            ]
+            accepted = iter(runs.accept(producer, connection, asked))
+            rows = [_row(at, one, accepted) for at, one in enumerate(chunk, position)]
             batches.add(connection, batch_id, rows)
         position += len(chunk)
         ring([queue])
@@ -197,9 +198,10 @@ def submit(
     return batch_id
 
 
-def _row(position: int, document: Document, request: runs.RunRequest | None) -> batches.DocumentRow:
-    characters = None if document.text is None else len(document.text)
-    return batches.DocumentRow(position, document.name, characters, request.id if request else None, document.error)
+def _row(position: int, document: Document, accepted: Iterator[Accepted]) -> batches.DocumentRow:
+    if document.text is None:
+        return batches.DocumentRow(position, document.name, None, None, document.error)
+    return batches.DocumentRow(position, document.name, len(document.text), next(accepted).id, document.error)
 
 
 def results(database: Database, batch_id: str) -> Iterator[Result]:

@@ -138,6 +138,7 @@ class Run(Base):
 
 
 # Queries use these very texts: SQLite takes a partial index only for the same words, and a bound value hides it.
+TURN = text("turn")
 CLAIMABLE = text("turn AND owner IS NULL")
 WAITING = text("NOT turn AND status = 'queued'")
 OWNED = text("owner IS NOT NULL")
@@ -149,7 +150,7 @@ def _partial(name: str, where: Any, *columns: Any, unique: bool = False) -> Inde
     return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
 
 
-_partial("uq_runwright_runs_turn", text("turn"), Run.thread_id, unique=True)
+_partial("uq_runwright_runs_turn", TURN, Run.thread_id, unique=True)
 Index("uq_runwright_runs_thread_id_seq", Run.thread_id, Run.seq, unique=True)
 Index("uq_runwright_runs_idempotency_key", Run.idempotency_key, unique=True)
 # The queue leads: a backlog that nobody serves must not be stepped over at every claim of another queue.

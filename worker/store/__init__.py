@@ -5,7 +5,8 @@
     claiming    a worker takes due runs                leases      a worker's life, and what its death leaves
     held        a run in its owner's hands             progress    intent, provider id, steps
     ledger      tool calls                             settling    a run ends, is retried, is let go
-    journal     the events of a run                    outbox      what is told outside, kept until it was sent
+    journal     the events of a run                    many        rows in bulk: one statement, whatever their number
+    outbox      what is told outside, kept until it was sent
     batches     documents and their runs               reading     what people and programs see
     asking      what outsiders may write: cancel, reopen      deciding    questions to people, and their answers
     overview    what stands where                      pausing     what is not begun until it is resumed
