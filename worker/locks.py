@@ -29,12 +29,8 @@ def _numbering(dialect: str) -> Any:
     return insert.on_conflict_do_update(index_elements=["id"], set_=places).returning(Thread.id, Thread.next_seq)
 
 
-def _asking(dialect: str) -> Any:
-    given = many.table(dialect, Thread.__table__.c.id)
-    return select(Run.thread_id).where(Run.thread_id == given.c.id, TURN)
-
-
-_NUMBER, _BUSY = many.built(_numbering), many.built(_asking)
+_NUMBER = many.built(_numbering)
+_BUSY = select(Run.thread_id).where(Run.thread_id.in_(bindparam("threads", expanding=True)), TURN)
 
 
 def take_numbers(connection: Connection, counts: Mapping[str, int]) -> dict[str, int]:
@@ -48,8 +44,8 @@ def take_numbers(connection: Connection, counts: Mapping[str, int]) -> dict[str,
 
 def busy(connection: Connection, thread_ids: Iterable[str]) -> set[str]:
     """Return the threads of which a run has the turn; ask only under their locks, in a statement of its own."""
-    asked = [{"id": thread_id} for thread_id in thread_ids]
-    return {row.thread_id for row in many.execute(connection, _BUSY, asked)}
+    parts = many.chunks(list(thread_ids))
+    return {thread_id for part in parts for thread_id in connection.execute(_BUSY, {"threads": part}).scalars()}
 
 
 def is_free(connection: Connection, thread_id: str) -> bool:

@@ -4,11 +4,11 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from worker.errors import UsageError
-from worker.models import Assistant
+from worker.models import Assistant, Cap
 
 _VERSIONS = select(Assistant.id, Assistant.name, Assistant.version, Assistant.config)
 _NEWEST = _VERSIONS.where(Assistant.name == bindparam("name")).order_by(Assistant.version.desc()).limit(1)
@@ -57,4 +57,12 @@ def apply(connection: Connection, name: str, config: dict[str, Any]) -> tuple[Ve
         connection.execute(insert(Assistant), [row])
     except IntegrityError:
         raise UsageError(f"assistant {name!r} was applied by somebody else at this moment; apply it again") from None
+    _cap(connection, name, config.get("max_active"))
     return version, True
+
+
+def _cap(connection: Connection, name: str, max_active: int | None) -> None:
+    """Let the newest version say how many of its runs, of all versions, may be in progress."""
+    connection.execute(delete(Cap).where(Cap.assistant == name))
+    if max_active is not None:
+        connection.execute(insert(Cap).values(assistant=name, max_active=max_active))

@@ -8,6 +8,7 @@ from worker.errors import LostClaim
 from worker.lifecycle import Status
 from worker.models import Attempt, Run
 from worker.response import Usage
+from worker.store import budgets
 from worker.store.claiming import Claim
 from worker.store.journal import record
 
@@ -67,3 +68,5 @@ def add_usage(connection: Connection, claim: Claim, usage: Usage) -> None:
         output_tokens=func.coalesce(Run.output_tokens, 0) + usage.output_tokens,
         cost_usd=None if usage.cost_usd is None else func.coalesce(Run.cost_usd, 0.0) + usage.cost_usd,
     )
+    if claim.batch_id and usage.cost_usd:
+        budgets.spend(connection, claim.batch_id, usage.cost_usd)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, FromClause, String, bindparam, cast, column, func, select, true, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,6 +16,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.dbtime import UtcDateTime
 
+T = TypeVar("T")
+# SQLite takes 32,766 bound values in a statement and PostgreSQL 65,535.
+_CHUNK = 1000
 # PostgreSQL takes 256 MB of JSON in one value, and a document of a batch may have megabytes.
 _LARGEST = 16_000_000
 _MOMENT = UtcDateTime()
@@ -23,6 +26,12 @@ INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.inse
 Rows = Sequence[dict[str, Any]]
 Built = dict[str, Any]
 """A statement for each kind of database."""
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Give as many at a time as may stand as bound values in a statement."""
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
 
 
 def built(build: Callable[[str], Any]) -> Built:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, literal, select
+from sqlalchemy import Connection, bindparam, case, func, insert, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from worker import locks
@@ -21,8 +21,8 @@ from worker.store.journal import record_many
 
 _RUNS: Any = Run.__table__
 _NAMES = (
-    "id thread_id seq assistant_id batch_id queue priority input idempotency_key input_hash metadata store_result on_end"
-    " turn max_attempts timeout"
+    "id thread_id seq assistant_id batch_id queue priority input idempotency_key input_hash metadata store_result"
+    " on_end turn max_attempts timeout"
 )
 _GIVEN = [_RUNS.c[name] for name in _NAMES.split()]
 
@@ -36,15 +36,10 @@ def _inserting(dialect: str) -> Any:
     return insert(_RUNS).from_select([*(column.name for column in _GIVEN), *said], rows)
 
 
-def _looking(dialect: str) -> Any:
-    """Find runs by id and by key, each by its index: SQLite would read every run for an OR."""
-    given = many.table(dialect, _RUNS.c.id, _RUNS.c.idempotency_key).c
-    columns = (Run.id, Run.thread_id, Run.status, Run.queue, Run.idempotency_key, Run.input_hash)
-    by_id = select(*columns).where(Run.id == given.id)
-    return by_id.union_all(select(*columns).where(Run.idempotency_key == given.idempotency_key))
-
-
-_INSERT, _SAME = many.built(_inserting), many.built(_looking)
+_INSERT = many.built(_inserting)
+_SAME = select(Run.id, Run.thread_id, Run.status, Run.queue, Run.idempotency_key, Run.input_hash).where(
+    or_(Run.id.in_(bindparam("ids", expanding=True)), Run.idempotency_key.in_(bindparam("keys", expanding=True)))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +119,11 @@ def _name(run: NewRun) -> str:
 def _known(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Any]:
     """Return the rows that are there already, by idempotency key and by id."""
     rows: dict[str, Any] = {}
-    named = [
-        {"id": run.id, "idempotency_key": run.idempotency_key} for run in runs if run.chosen or run.idempotency_key
-    ]
-    for row in many.execute(connection, _SAME, named):
-        rows[f"id:{row.id}"] = row
-        if row.idempotency_key:
-            rows[f"key:{row.idempotency_key}"] = row
+    for part in many.chunks([run for run in runs if run.chosen or run.idempotency_key]):
+        asked = {"ids": [run.id for run in part], "keys": [run.idempotency_key for run in part if run.idempotency_key]}
+        found = connection.execute(_SAME, asked).all()
+        rows |= {f"id:{row.id}": row for row in found}
+        rows |= {f"key:{row.idempotency_key}": row for row in found if row.idempotency_key}
     return rows
 
 
