@@ -6,6 +6,7 @@
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
     chain       its steps at the provider;  calls: its tool calls;  outage: when the provider is away
+    sharing     leaves other workers their part of a burst
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the threads that call the store
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery

@@ -10,6 +10,8 @@
     batches     documents and their runs               reading     what people and programs see
     asking      what outsiders may write: cancel, reopen      deciding    questions to people, and their answers
     overview    what stands where                      pausing     what is not begun until it is resumed
+    groups      what may begin where something is held back   budgets     what a batch may cost
+    sharing     a worker's part of what is due
     auditing    what must hold                         repairing   mends what does not
     cleaning    what is old                            choosing    many runs to change
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, case, func, literal, select, union
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import CLAIMABLE, Assistant, Attempt, Run, Thread
-from worker.store import budgets, groups, leases, many, pausing
+from worker.store import budgets, groups, leases, many, pausing, sharing
 from worker.store.journal import record_many
 
 PRIORITIES = range(9, -1, -1)
@@ -216,6 +216,11 @@ def still_due(connection: Connection, queues: Sequence[str]) -> bool:
     if held := groups.held(connection):
         return bool(groups.due(connection, queues, 1, held, lock=False))
     return bool(_due_levels(connection, queues))
+
+
+def share(connection: Connection, worker: str, queues: Sequence[str], held: int, limit: int) -> int | None:
+    """Return how many due runs a worker that holds so many should claim now; None where none is due."""
+    return sharing.part(connection, worker, queues, held, limit) if still_due(connection, queues) else None
 
 
 def due_queues(connection: Connection) -> list[str]:
