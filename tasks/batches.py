@@ -18,13 +18,18 @@ from tools.errors import Unreadable
 from tools.extract import SUFFIXES, extract_text
 from tools.text import storable
 from worker.errors import UsageError
+from worker.maintenance import ring_due
 from worker.prices import Prices
 from worker.producer import Producer
-from worker.store import assistants, batches, reading
+from worker.store import assistants, batches, budgets, reading
 from worker.store.database import Database
+from worker.store.submitting import Accepted
 
 OUTPUT_TOKENS = 500
 """Tokens of one answer that an estimate assumes, where the assistant's limit is not lower."""
+
+PRIORITY = 4
+"""Below that of single runs, so that who waits for an answer does not wait for a batch."""
 
 _TRANSACTION = 100
 _PAGE = 300
@@ -162,14 +167,16 @@ def submit(
     documents: Iterable[Document],
     *,
     queue: str = "default",
-    priority: int = 5,
+    priority: int = PRIORITY,
     on_end: Mapping[str, Any] | str | None = None,
+    budget_usd: float | None = None,
 ) -> str:
     """Make every readable document a run and return the batch's id; raises UsageError before anything is written.
 
     A hundred documents are one transaction, so a submit that is broken off leaves whole documents behind; such a batch
     never counts as ended. on_end is as in RunRequest, told {"id", "statuses", "documents"} when all runs have ended.
-    It is sent once for each end: runs that are tried again make a new one.
+    It is sent once for each end: runs that are tried again make a new one. Once what is known of its cost has reached
+    budget_usd, no further run of it is begun until change_budget() raises it.
     """
     kept = hook(on_end)
     if not prompt.strip():
@@ -182,14 +189,14 @@ def submit(
     batch_id, position = "", 0
     for chunk in _chunks(documents, _TRANSACTION):
         with producer.database.write() as connection:
-            batch_id = batch_id or batches.create(connection, assistant, prompt, kept)
-            asked = {
-                at: ask(input=message(prompt, one), metadata={"document": one.name}, batch_id=batch_id)
-                for at, one in enumerate(chunk, position)
+            batch_id = batch_id or batches.create(connection, assistant, prompt, kept, budget_usd)
+            asked = [
+                ask(input=message(prompt, one), metadata={"document": one.name}, batch_id=batch_id)
+                for one in chunk
                 if one.text is not None
-            }
-            runs.accept(producer, connection, list(asked.values()))
-            rows = [_row(at, one, asked.get(at)) for at, one in enumerate(chunk, position)]
+            ]
+            accepted = iter(runs.accept(producer, connection, asked))
+            rows = [_row(at, one, accepted) for at, one in enumerate(chunk, position)]
             batches.add(connection, batch_id, rows)
         position += len(chunk)
         ring([queue])
@@ -198,9 +205,22 @@ def submit(
     return batch_id
 
 
-def _row(position: int, document: Document, request: runs.RunRequest | None) -> batches.DocumentRow:
-    characters = None if document.text is None else len(document.text)
-    return batches.DocumentRow(position, document.name, characters, request.id if request else None, document.error)
+def _row(position: int, document: Document, accepted: Iterator[Accepted]) -> batches.DocumentRow:
+    if document.text is None:
+        return batches.DocumentRow(position, document.name, None, None, document.error)
+    return batches.DocumentRow(position, document.name, len(document.text), next(accepted).id, document.error)
+
+
+def change_budget(producer: Producer, batch_id: str, budget_usd: float | None) -> bool:
+    """Set, raise, lower or, with None, end the budget of a batch; tells whether it is held back now.
+
+    Raises UsageError for an unknown batch and for what is no amount.
+    """
+    ring = producer.doorbell.ring
+    with producer.database.write() as connection:
+        held_back = budgets.change(connection, batch_id, budget_usd)
+    ring_due(producer.database, ring)
+    return held_back
 
 
 def results(database: Database, batch_id: str) -> Iterator[Result]:

@@ -10,10 +10,12 @@ from worker.errors import UsageError
 def check_json(value: Any, what: str) -> None:
     """Raise UsageError that names `what` unless the value is JSON in UTF-8 without NUL characters."""
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} must be JSON in UTF-8: {error}") from None
-    if any("\x00" in text for text in _texts(value)):
+    # Only a text that looks so when it is encoded is taken apart: a submit in bulk passes here once a run.
+    if "\\u0000" in text and any("\x00" in one for one in _texts(value)):
         raise UsageError(f"{what} holds a NUL character, which PostgreSQL cannot store")
 
 

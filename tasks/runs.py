@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -57,7 +57,7 @@ class RunRequest:
     on_end: Mapping[str, Any] | str | None = None
     on_busy: OnBusy = "enqueue"
     batch_id: str | None = None
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str | None = None
     store_result: bool = False
 
 
@@ -222,7 +222,8 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
     parts = [{"type": "text", "text": request.input}] if isinstance(request.input, str) else list(request.input)
     config, settings = version.config, door.settings
     return NewRun(
-        id=request.id,
+        id=request.id or str(uuid.uuid4()),
+        chosen=request.id is not None,
         assistant_id=version.id,
         assistant=version.name,
         input=[dict(part) for part in parts],

@@ -8,6 +8,7 @@
     limits/     the provider's limits over the whole fleet
     chain       its steps at the provider;  calls: its tool calls;  outage: when the provider is away
     looks       when to look at a step;  lifetable: how long they take
+    sharing     leaves other workers their part of a burst
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the threads that call the store
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery
@@ -15,7 +16,7 @@
     events      the one seam of observation;  telemetry: logs;  metrics: counts for Prometheus
     vitals      whether this worker is well;  probe: its HTTP port
     service     composition root of a worker;  parts: what its runners share;  producer: what submitting needs
-    settings    the environment, once;  urls: its URLs;  errors;  retries: how long to wait
+    settings    the environment, once;  kinds: of its values;  urls;  errors;  retries: how long to wait
     assistants  the file of assistants;  prices: what tokens cost
     embedded    a Redis-protocol server beside the default database;  maintenance: what the scheduler has done
     crashpoints where a test can kill the process

@@ -51,6 +51,8 @@ class AssistantConfig(BaseModel):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     max_steps: PositiveInt | None = None
     max_attempts: PositiveInt | None = None
+    max_active: PositiveInt | None = None
+    """At most so many of its runs are in progress at once, over all workers; the others stay queued."""
     timeout: PositiveFloat | None = None
     """Seconds that a run may take."""
     step_timeout: PositiveFloat | None = None

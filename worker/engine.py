@@ -18,6 +18,7 @@ from worker.lease import Lease
 from worker.pace import Held
 from worker.parts import Parts
 from worker.runner import Runner
+from worker.sharing import Share, rest
 from worker.store import claiming, leases
 from worker.store.claiming import Claim
 
@@ -123,6 +124,7 @@ class Engine:
         self._due, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._parts = self._make_parts()
         self._settings = self._parts.settings
+        self._share = Share(self._settings.idle_poll / 2)
         await self._register()
         self._ready.set()
         side = [self._claim_loop, self._cancel_loop, self._reap_loop, self._lease_loop]
@@ -184,7 +186,11 @@ class Engine:
         limit = min(self._room(), self._settings.claim_chunk)
         if limit <= 0:
             return 0
-        if not await self._parts.store.read(claiming.still_due, self.queues):
+        part = await self._parts.store.read(claiming.share, self.worker, self.queues, len(self._held), limit)
+        limit, whole = self._share.of(limit, part, self._loop.time()), limit
+        if part is not None and limit < whole:
+            self._ring(self.queues)
+        if limit <= 0:
             return 0
         work = self._parts.store.write(claiming.claim, self.worker, self.queues, limit)
         self._claiming = asyncio.ensure_future(work)
@@ -205,11 +211,7 @@ class Engine:
     async def _rest(self, idle: int) -> None:
         """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
         pause = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
-        try:
-            async with asyncio.timeout(pause):
-                await self._due.wait()
-        except TimeoutError:
-            return
+        await rest(self._due, pause)
 
     # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
 

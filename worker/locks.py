@@ -4,14 +4,15 @@ This is the per-thread lock. It is a database row and not a key in Redis because
 UNIQUE (thread_id) WHERE turn is the backstop, the lock on the thread's row the protocol.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, ScalarSelect, bindparam, case, exists, select, true, update
 
 from worker.dbtime import from_now
-from worker.models import WAITING, Run, Thread
+from worker.models import TURN, WAITING, Run, Thread
+from worker.store import many
 
 _LOCK = select(Thread.id).where(Thread.id.in_(bindparam("threads", expanding=True))).order_by(Thread.id)
 _WAIT_FOR_IT = _LOCK.with_for_update()
@@ -41,13 +42,6 @@ class Waiting:
     queue: str
 
 
-def take_numbers(connection: Connection, thread_id: str, count: int = 1) -> int:
-    """Lock the thread and reserve places in its line; returns the first of them."""
-    statement = update(Thread).where(Thread.id == thread_id).values(next_seq=Thread.next_seq + count)
-    last: int = connection.execute(statement.returning(Thread.next_seq)).scalar_one()
-    return last - count + 1
-
-
 def lock(connection: Connection, thread_id: str) -> None:
     """Hold the thread's row until the transaction ends: turns change hands only under it."""
     lock_all(connection, [thread_id], wait=True)
@@ -60,9 +54,36 @@ def lock_all(connection: Connection, thread_ids: Sequence[str], *, wait: bool) -
     return set(connection.execute(_WAIT_FOR_IT if wait else _UNLOCKED_ONES, {"threads": thread_ids}).scalars())
 
 
+def _numbering(dialect: str) -> Any:
+    given = many.table(dialect, Thread.__table__.c.id, Thread.__table__.c.next_seq)
+    insert = many.INSERT[dialect](Thread.__table__)
+    insert = insert.from_select(["id", "next_seq"], select(given).where(true()).order_by(given.c.id))
+    places = {"next_seq": Thread.next_seq + insert.excluded.next_seq}
+    return insert.on_conflict_do_update(index_elements=["id"], set_=places).returning(Thread.id, Thread.next_seq)
+
+
+_NUMBER = many.built(_numbering)
+_BUSY = select(Run.thread_id).where(Run.thread_id.in_(bindparam("threads", expanding=True)), TURN)
+
+
+def take_numbers(connection: Connection, counts: Mapping[str, int]) -> dict[str, int]:
+    """Lock the threads, made where there are none, and reserve places in their lines; returns the last of each.
+
+    In the order of their ids, so that two producers cannot wait for each other.
+    """
+    asked = [{"id": thread_id, "next_seq": counts[thread_id]} for thread_id in sorted(counts)]
+    return {row.id: row.next_seq for row in many.execute(connection, _NUMBER, asked)}
+
+
+def busy(connection: Connection, thread_ids: Iterable[str]) -> set[str]:
+    """Return the threads of which a run has the turn; ask only under their locks, in a statement of its own."""
+    parts = many.chunks(list(thread_ids))
+    return {thread_id for part in parts for thread_id in connection.execute(_BUSY, {"threads": part}).scalars()}
+
+
 def is_free(connection: Connection, thread_id: str) -> bool:
     """Tell whether no run of the thread has the turn; ask only under the thread's lock, in a statement of its own."""
-    taken = exists().where(Run.thread_id == thread_id, Run.turn)
+    taken = exists().where(Run.thread_id == thread_id, TURN)
     return not connection.execute(select(taken)).scalar_one()
 
 

@@ -46,6 +46,15 @@ class Assistant(Base):
     created_at: Mapped[datetime] = mapped_column(default=from_now())
 
 
+class Cap(Base):
+    """At most so many runs of this assistant are in progress at once; its row is what claims of it lock."""
+
+    __tablename__ = "runwright_caps"
+
+    assistant: Mapped[str] = mapped_column(String(100), primary_key=True)
+    max_active: Mapped[int]
+
+
 class Thread(Base):
     """One conversation; next_seq numbers its runs, and its row is what a change of turn locks."""
 
@@ -85,6 +94,19 @@ class Batch(Base):
     on_end: Mapped[dict[str, Any] | None] = mapped_column(_JSON)
     sealed_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    # No further run of it is begun when its known cost has reached the budget.
+    budget_usd: Mapped[float | None]
+    spent_usd: Mapped[float] = mapped_column(default=0.0)
+
+
+class Spending(Base):
+    """What a response for a batch with a budget cost: rows of their own, so that no two runs wait for one counter."""
+
+    __tablename__ = "runwright_spendings"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    batch_id: Mapped[str] = mapped_column(ForeignKey(Batch.id))
+    cost_usd: Mapped[float]
 
 
 class Run(Base):
@@ -138,7 +160,13 @@ class Run(Base):
 
 
 # Queries use these very texts: SQLite takes a partial index only for the same words, and a bound value hides it.
+TURN = text("turn")
 CLAIMABLE = text("turn AND owner IS NULL")
+# A claimable run is held back only in the first case; in the second it goes on, or its cancel is carried out. Only
+# claimable runs have a due time. Without that index's own words PostgreSQL cannot take it, and step over a backlog.
+BEGINS = text("due_at IS NOT NULL AND status = 'queued' AND cancel_requested_at IS NULL")
+GOES_ON = text("due_at IS NOT NULL AND finished_at IS NULL AND (status <> 'queued' OR cancel_requested_at IS NOT NULL)")
+IN_PROGRESS = text("status IN ('in_progress', 'requires_action', 'cancelling')")
 WAITING = text("NOT turn AND status = 'queued'")
 OWNED = text("owner IS NOT NULL")
 UNENDED = text("batch_id IS NOT NULL AND finished_at IS NULL")
@@ -149,11 +177,15 @@ def _partial(name: str, where: Any, *columns: Any, unique: bool = False) -> Inde
     return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
 
 
-_partial("uq_runwright_runs_turn", text("turn"), Run.thread_id, unique=True)
+_partial("uq_runwright_runs_turn", TURN, Run.thread_id, unique=True)
 Index("uq_runwright_runs_thread_id_seq", Run.thread_id, Run.seq, unique=True)
 Index("uq_runwright_runs_idempotency_key", Run.idempotency_key, unique=True)
 # The queue leads: a backlog that nobody serves must not be stepped over at every claim of another queue.
 _partial("ix_runwright_runs_claimable", CLAIMABLE, Run.queue, Run.priority, Run.due_at)
+# What is held back in one piece is stepped over in one step: see worker/store/groups.py.
+_partial("ix_runwright_runs_begins", BEGINS, Run.queue, Run.priority, Run.assistant_id, Run.batch_id, Run.due_at)
+_partial("ix_runwright_runs_goes_on", GOES_ON, Run.queue, Run.priority, Run.due_at)
+_partial("ix_runwright_runs_in_progress", IN_PROGRESS, Run.assistant_id)
 _partial("ix_runwright_runs_waiting", WAITING, Run.thread_id, Run.seq)
 _partial("ix_runwright_runs_owner", OWNED, Run.owner)
 _partial("ix_runwright_runs_unended", UNENDED, Run.batch_id)
@@ -297,7 +329,7 @@ class Outgoing(Base):
 
 
 class Pause(Base):
-    """Queued runs of this queue, assistant or batch are not begun until somebody resumes it."""
+    """Queued runs of this queue, assistant or batch are not begun until somebody resumes it or raises its budget."""
 
     __tablename__ = "runwright_pauses"
 

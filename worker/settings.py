@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from worker import urls
+from worker import kinds, urls
 from worker.embedded import recorded_url
 from worker.errors import SettingsError
 
@@ -42,37 +42,6 @@ class Described(NamedTuple):
     description: str
 
 
-def _modules(value: Any) -> Any:
-    names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-    if not all(isinstance(name, str) and all(map(str.isidentifier, name.split("."))) for name in names):
-        raise ValueError("accepted are module names separated by commas, such as tools.mine,other.tools")
-    return tuple(names)
-
-
-def _result_backend(value: str) -> str:
-    if value not in {"redis", "none"} and "://" not in value:
-        raise ValueError("accepted are redis (the broker's server), none, or the URL of a Celery result backend")
-    return urls.broker_url(value) if value.startswith(("redis", "unix:")) and value != "redis" else value
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if value != "off" and not (host and port.isascii() and port.isdecimal() and int(port) < 65_536):
-        raise ValueError("accepted are HOST:PORT, such as 127.0.0.1:9808, or off")
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:  # ~name of a user that does not exist
-        raise ValueError("accepted is the path of a folder") from error
-
-
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
 def _database_in_home(data: dict[str, Any]) -> str:
     return f"sqlite:///{data['home']}/runwright.db"
 
@@ -84,7 +53,7 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, validate_by_name=True
     )
 
-    home: Annotated[Path, AfterValidator(_absolute)] = Field(
+    home: Annotated[Path, AfterValidator(kinds.absolute)] = Field(
         Path(".runwright"), alias="RUNWRIGHT_HOME", description="Folder of the default database and embedded server."
     )
     database_url: Annotated[str, AfterValidator(urls.database_url)] = Field(
@@ -198,7 +167,7 @@ class Settings(BaseModel):
     max_steps: PositiveInt = Field(
         20, alias="RUNWRIGHT_MAX_STEPS", description="Model steps in one attempt before the run fails."
     )
-    tool_modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
+    tool_modules: Annotated[tuple[str, ...], BeforeValidator(kinds.modules)] = Field(
         (), alias="RUNWRIGHT_TOOL_MODULES", description="Further modules with tools, separated by commas."
     )
     tool_threads: PositiveInt = Field(
@@ -221,7 +190,7 @@ class Settings(BaseModel):
         alias="RUNWRIGHT_DATABASE_POOL",
         description="Connections of a worker's engine; Celery tasks have as many again, lease and health three more.",
     )
-    result_backend: Annotated[str, AfterValidator(_result_backend)] = Field(
+    result_backend: Annotated[str, AfterValidator(kinds.result_backend)] = Field(
         "redis",
         alias="RUNWRIGHT_RESULT_BACKEND",
         repr=False,
@@ -230,8 +199,8 @@ class Settings(BaseModel):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", alias="RUNWRIGHT_LOG_FORMAT", description="auto is console on a terminal, else json."
     )
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
-        "INFO", alias="RUNWRIGHT_LOG_LEVEL", description="Least level that is logged."
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(kinds.upper)] = (
+        Field("INFO", alias="RUNWRIGHT_LOG_LEVEL", description="Least level that is logged.")
     )
     prices: FilePath | None = Field(
         None, alias="RUNWRIGHT_PRICES", description="Price list to use in place of the shipped prices.yaml."
@@ -245,7 +214,7 @@ class Settings(BaseModel):
         alias="RUNWRIGHT_CONVERSATIONS_DAYS",
         description="Days after a thread's last run until its conversation is deleted at the provider.",
     )
-    http: Annotated[str, AfterValidator(_address)] = Field(
+    http: Annotated[str, AfterValidator(kinds.address)] = Field(
         "127.0.0.1:0",
         alias="RUNWRIGHT_HTTP",
         description="HOST:PORT where a worker answers /livez, /healthz and /metrics; port 0 takes a free one; or off.",

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,10 @@ def submit_batch(
     assistant: Annotated[str, typer.Option(help="The assistant that is asked.")],
     prompt: Annotated[str, typer.Option(help="What to do with each document.")],
     queue: Annotated[str, typer.Option(help="The queue whose workers may take the runs.")] = "default",
-    priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = 5,
+    priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = batches.PRIORITY,
+    budget: Annotated[
+        float | None, typer.Option(metavar="USD", help="Begin no further run once this much has been spent.")
+    ] = None,
     on_end: OnEndOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Watch until all have ended.")] = False,
@@ -41,7 +44,8 @@ def submit_batch(
     if dry_run:
         _tell_estimate(batches.estimate(producer(), assistant, prompt, documents), as_json=as_json)
         return
-    batch_id = batches.submit(producer(), assistant, prompt, documents, queue=queue, priority=priority, on_end=on_end)
+    how: dict[str, Any] = {"queue": queue, "priority": priority, "on_end": on_end, "budget_usd": budget}
+    batch_id = batches.submit(producer(), assistant, prompt, documents, **how)
     if wait:
         note(f"batch {batch_id}")
         _watch(batch_id, as_json=as_json, results=True)
@@ -95,6 +99,21 @@ def watch_batch(batch_id: _BatchId, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def budget(
+    batch_id: _BatchId,
+    usd: Annotated[float | None, typer.Argument(metavar="[USD]", help="US dollars; without it there is none.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change what a batch may cost before no further run of it is begun; raising it lets them go on."""
+    held_back = batches.change_budget(producer(), batch_id, usd)
+    if as_json:
+        emit({"id": batch_id, "budget_usd": usd, "held_back": held_back})
+    else:
+        amount = "no budget" if usd is None else f"a budget of {dollars(usd)}"
+        say(f"batch {batch_id}: {amount}" + ("; it is held back" if held_back else ""))
+
+
+@app.command()
 def cancel(batch_id: _BatchId, as_json: JsonOption = False) -> None:
     """Ask for a cancel of every run that has not ended: `runwright cancel --batch ID`."""
     change_all(Change.CANCEL, Chosen(batch_id=batch_id), as_json=as_json)
@@ -141,7 +160,10 @@ def _tell(progress: Progress, *, as_json: bool, results: bool) -> None:
     if results:
         OUT.print(results_table(found))
     cost = f"cost {dollars(progress.cost_usd)}"
-    say(f"batch {progress.id}: {progress.completed} of {progress.documents} documents completed, {cost}")
+    budget = f" of a budget of {dollars(progress.budget_usd)}" if progress.budget_usd is not None else ""
+    say(f"batch {progress.id}: {progress.completed} of {progress.documents} documents completed, {cost}{budget}")
+    if progress.held_back:
+        say(f"its queued runs are held back: {progress.held_back}")
 
 
 def _progress(batch_id: str) -> Progress:

@@ -21,7 +21,7 @@ from tools.text import decode, storable
 from worker.errors import UsageError
 from worker.lifecycle import Status
 from worker.producer import producer
-from worker.store import batches, reading
+from worker.store import batches, groups, reading
 from worker.store.reading import RunView
 
 app = typer.Typer()
@@ -137,10 +137,19 @@ def show(
         view = reading.run(connection, run_id)
         happened = reading.events(connection, run_id) if events else []
         tried = reading.attempts(connection, run_id) if events else []
+        held_back = groups.why(connection, run_id)
     if as_json:
-        emit({**view.as_json(), **({"events": happened, "attempt_rows": tried} if events else {})})
+        emit(
+            {
+                **view.as_json(),
+                "held_back": held_back,
+                **({"events": happened, "attempt_rows": tried} if events else {}),
+            }
+        )
         return
     OUT.print(run_details(view))
+    for reason in held_back:
+        say(f"held back: {reason}")
     if events:
         OUT.print(timeline(view, happened, tried))
 

@@ -52,9 +52,7 @@ def _lines(found: Overview) -> Iterator[str]:
         if worker.lease_seconds <= 0:
             heirs = "; others take its runs" if living else ""
             yield f"worker {worker.node}: its lease ran out {-worker.lease_seconds:.0f} s ago{heirs}"
-    for pause in found.pauses:
-        reason = f": {pause.reason}" if pause.reason else ""
-        yield f"paused: {pause.kind} {pause.name}, since {pause.created_at:%Y-%m-%d %H:%M:%S} UTC{reason}"
+    yield from _held_back(found)
     if found.questions:
         yield f"calls that wait for a person's answer: {pairs(found.questions)}; {_ANSWERED_BY}"
     if found.outbox:
@@ -62,6 +60,16 @@ def _lines(found: Overview) -> Iterator[str]:
         yield f"ends that are still to be told: {pairs(found.outbox)}, {oldest}"
     if not found.errors:
         yield f"no errors since {found.errors_since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _held_back(found: Overview) -> Iterator[str]:
+    for pause in found.pauses:
+        reason = f": {pause.reason}" if pause.reason else ""
+        yield f"paused: {pause.kind} {pause.name}, since {pause.created_at:%Y-%m-%d %H:%M:%S} UTC{reason}"
+    for cap in found.caps:
+        if cap.due and cap.active >= cap.max_active:
+            most = f"{cap.active} runs in progress, of at most {cap.max_active}"
+            yield f"held back: assistant {cap.assistant}, {most}; {number(cap.due)} due runs wait"
 
 
 @app.command()

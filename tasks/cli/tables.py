@@ -72,6 +72,8 @@ def progress_json(progress: Progress) -> dict[str, Any]:
         "statuses": dict(progress.statuses),
         "usage": {"input_tokens": progress.input_tokens, "output_tokens": progress.output_tokens},
         "cost_usd": progress.cost_usd,
+        "budget_usd": progress.budget_usd,
+        "held_back": progress.held_back,
     }
 
 

@@ -101,7 +101,7 @@ def test_a_list_of_runs_keeps_ids_and_times_whole(width: int) -> None:
 def test_a_dead_worker_has_heirs_only_where_another_lives(leases: tuple[float, ...], words: str) -> None:
     """Expected: nobody is told that others go on where there are none."""
     workers = [WorkerView(f"w{n}", "n", 1, ["q"], 0, 10, lease, AT, None) for n, lease in enumerate(leases)]
-    found = Overview(AT, [], [], workers, {}, [], AT, {}, None)
+    found = Overview(AT, [], [], [], workers, {}, [], AT, {}, None)
     assert f"worker n: its lease ran out {words}" in list(_lines(found))
 
 

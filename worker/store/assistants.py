@@ -4,11 +4,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from worker.errors import UsageError
-from worker.models import Assistant
+from worker.models import Assistant, Cap
+
+_VERSIONS = select(Assistant.id, Assistant.name, Assistant.version, Assistant.config)
+_NEWEST = _VERSIONS.where(Assistant.name == bindparam("name")).order_by(Assistant.version.desc()).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,7 @@ class Version:
 
 def newest(connection: Connection, name: str) -> Version | None:
     """Return the newest version of an assistant, None where there is none of this name."""
-    statement = _versions().where(Assistant.name == name).order_by(Assistant.version.desc()).limit(1)
-    row = connection.execute(statement).one_or_none()
+    row = connection.execute(_NEWEST, {"name": name}).one_or_none()
     return Version(*row) if row else None
 
 
@@ -40,7 +42,7 @@ def require(connection: Connection, name: str) -> Version:
 def all_newest(connection: Connection) -> list[Version]:
     """Return the newest version of every assistant, by name."""
     last = select(Assistant.name, func.max(Assistant.version).label("version")).group_by(Assistant.name).subquery()
-    joined = _versions().join(last, (last.c.name == Assistant.name) & (last.c.version == Assistant.version))
+    joined = _VERSIONS.join(last, (last.c.name == Assistant.name) & (last.c.version == Assistant.version))
     return [Version(*row) for row in connection.execute(joined.order_by(Assistant.name))]
 
 
@@ -55,8 +57,12 @@ def apply(connection: Connection, name: str, config: dict[str, Any]) -> tuple[Ve
         connection.execute(insert(Assistant), [row])
     except IntegrityError:
         raise UsageError(f"assistant {name!r} was applied by somebody else at this moment; apply it again") from None
+    _cap(connection, name, config.get("max_active"))
     return version, True
 
 
-def _versions() -> Any:
-    return select(Assistant.id, Assistant.name, Assistant.version, Assistant.config)
+def _cap(connection: Connection, name: str, max_active: int | None) -> None:
+    """Let the newest version say how many of its runs, of all versions, may be in progress."""
+    connection.execute(delete(Cap).where(Cap.assistant == name))
+    if max_active is not None:
+        connection.execute(insert(Cap).values(assistant=name, max_active=max_active))

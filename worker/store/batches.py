@@ -1,5 +1,6 @@
 """Batches: documents, each with its own run, and the counts that people watch."""
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, exists, func, insert, select, update
 from worker.dbtime import from_now
 from worker.errors import UsageError
 from worker.lifecycle import ACTIVE, Status
-from worker.models import UNENDED, Batch, Document, Run
+from worker.models import UNENDED, Batch, Document, Pause, Run
 from worker.store import outbox
 
 _AWAITED = (Batch.on_end.is_not(None), Batch.sealed_at.is_not(None), Batch.ended_at.is_(None))
@@ -41,6 +42,9 @@ class Progress:
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    budget_usd: float | None
+    held_back: str | None
+    """Why no further run of it is begun."""
 
     @property
     def ended(self) -> int:
@@ -53,12 +57,25 @@ class Progress:
         return self.statuses.get(Status.COMPLETED.value, 0)
 
 
-def create(connection: Connection, assistant: str, prompt: str, on_end: Mapping[str, Any] | None = None) -> str:
-    """Insert a batch and return its id."""
+def create(
+    connection: Connection,
+    assistant: str,
+    prompt: str,
+    on_end: Mapping[str, Any] | None = None,
+    budget_usd: float | None = None,
+) -> str:
+    """Insert a batch and return its id; raises UsageError."""
+    check_budget(budget_usd)
     batch_id = f"batch_{uuid.uuid4().hex}"
-    row = {"id": batch_id, "assistant": assistant, "prompt": prompt, "on_end": dict(on_end) if on_end else None}
-    connection.execute(insert(Batch), [row])
+    asked = {"assistant": assistant, "prompt": prompt, "on_end": dict(on_end) if on_end else None}
+    connection.execute(insert(Batch).values(id=batch_id, budget_usd=budget_usd, **asked))
     return batch_id
+
+
+def check_budget(budget_usd: float | None) -> None:
+    """Refuse what is no amount of money."""
+    if budget_usd is not None and not 0 < budget_usd < math.inf:
+        raise UsageError(f"budget {budget_usd:g}: US dollars, more than 0")
 
 
 def add(connection: Connection, batch_id: str, rows: Sequence[DocumentRow]) -> None:
@@ -145,7 +162,25 @@ def _progress(connection: Connection, row: Any) -> Progress:
     for status, count, spent_in, spent_out, spent in connection.execute(groups):
         statuses[status] = count
         tokens_in, tokens_out, cost = _plus(tokens_in, spent_in), _plus(tokens_out, spent_out), _plus(cost, spent)
-    return Progress(row.id, row.assistant, row.created_at, total, unreadable, statuses, tokens_in, tokens_out, cost)
+    return Progress(
+        id=row.id,
+        assistant=row.assistant,
+        created_at=row.created_at,
+        documents=total,
+        unreadable=unreadable,
+        statuses=statuses,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        cost_usd=cost,
+        budget_usd=row.budget_usd,
+        held_back=_held_back(connection, row.id) if statuses.get(Status.QUEUED.value) else None,
+    )
+
+
+def _held_back(connection: Connection, batch_id: str) -> str | None:
+    pauses = select(Pause.reason).where(Pause.kind.in_(("budget", "batch")), Pause.name == batch_id)
+    found = connection.execute(pauses.order_by(Pause.kind.desc())).first()
+    return (found.reason or "it is paused") if found else None
 
 
 def _plus(total: Any, more: Any) -> Any:

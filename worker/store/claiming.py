@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, union_all, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, case, func, literal, select, union_all, update
 
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import CLAIMABLE, Assistant, Attempt, Run, Thread
-from worker.store import leases, pausing
+from worker.store import budgets, groups, leases, many, pausing, sharing
 from worker.store.journal import record_many
 
 PRIORITIES = range(9, -1, -1)
@@ -54,61 +54,31 @@ class Claim:
     cancelling: bool
 
 
-def claim(connection: Connection, worker: str, queues: Sequence[str], limit: int) -> list[Claim]:
-    """Take up to `limit` due runs of these queues; raises LostClaim when the worker's own lease has run out."""
-    allowed = pausing.unpaused(connection)
-    levels = _due_levels(connection, queues, allowed)
-    if not levels:
-        return []
-    leases.hold(connection, worker)
-    taken: list[str] = []
-    for queue, priority in levels:
-        room = limit - len(taken)
-        if room <= 0:
-            break
-        taken += connection.execute(_take(worker, queue, priority, room, allowed)).scalars()
-    claims = _load(connection, taken)
-    _open_attempts(connection, claims)
-    return claims
+_THESE = Run.id.in_(bindparam("ids", expanding=True))
 
 
-def _due_levels(connection: Connection, queues: Sequence[str], allowed: ColumnElement[bool]) -> list[tuple[str, int]]:
-    """Return the (queue, priority) pairs that have a due run, most urgent first, then the one that waits longest."""
-    levels: list[Any] = []
-    for start in range(0, len(queues), _PROBED_QUEUES):
-        part = queues[start : start + _PROBED_QUEUES]
-        probes = [_probe(queue, priority, allowed) for queue in part for priority in PRIORITIES]
-        levels += [row for row in connection.execute(union_all(*probes)) if row.oldest is not None]
-    return [(row.queue, row.priority) for row in sorted(levels, key=lambda row: (-row.priority, row.oldest))]
-
-
-def _probe(queue: str, priority: int, allowed: ColumnElement[bool]) -> Any:
+def _probe(queue: str, priority: int) -> Any:
     """Look up the oldest due run of one pair: one step into the index, however long the backlog."""
-    due = select(Run.due_at).where(*_due(queue, priority), allowed)
+    due = select(Run.due_at).where(CLAIMABLE, Run.queue == queue, Run.priority == priority, Run.due_at <= from_now())
     oldest = due.order_by(Run.due_at).limit(1).scalar_subquery()
     return select(literal(queue).label("queue"), literal(priority).label("priority"), oldest.label("oldest"))
 
 
-def _due(queue: str, priority: int) -> tuple[Any, ...]:
-    return CLAIMABLE, Run.queue == queue, Run.priority == priority, Run.due_at <= from_now()
+@cache
+def _probes(queues: tuple[str, ...]) -> list[Any]:
+    parts = [queues[start : start + _PROBED_QUEUES] for start in range(0, len(queues), _PROBED_QUEUES)]
+    return [union_all(*(_probe(queue, priority) for queue in part for priority in PRIORITIES)) for part in parts]
 
 
-def _take(worker: str, queue: str, priority: int, limit: int, allowed: ColumnElement[bool]) -> Any:
-    due = (
-        select(Run.id)
-        .where(*_due(queue, priority), allowed)
-        .order_by(Run.due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+def _taking(due: Any) -> Any:
     # Materialised: a planner that runs the sub-select once for each outer row would take more than the limit.
-    picked = due.cte("picked").prefix_with("MATERIALIZED")
+    picked = due.with_for_update(skip_locked=True).cte("picked").prefix_with("MATERIALIZED")
     begins = Run.status == Status.QUEUED.value
     return (
         update(Run)
         .where(Run.id.in_(select(picked.c.id)))
         .values(
-            owner=worker,
+            owner=bindparam("worker"),
             fence=Run.fence + 1,
             due_at=None,
             status=case((begins, after(Status.QUEUED, Event.CLAIM).value), else_=Run.status),
@@ -121,20 +91,11 @@ def _take(worker: str, queue: str, priority: int, limit: int, allowed: ColumnEle
     )
 
 
-def _load(connection: Connection, ids: Sequence[str]) -> list[Claim]:
-    if not ids:
-        return []
-    rows = {row.id: row for row in connection.execute(_loading(ids))}
-    return [_claim_of(rows[run_id]) for run_id in ids]
-
-
-def _loading(ids: Sequence[str]) -> Select[Any]:
+def _loading() -> Any:
     attempt = (Attempt.run_id == Run.id) & (Attempt.number == Run.attempt)
     return (
         select(
             Run,
-            Assistant.name.label("assistant"),
-            Assistant.config,
             Thread.provider_id.label("conversation"),
             Thread.last_item,
             Attempt.provider_id,
@@ -145,14 +106,74 @@ def _loading(ids: Sequence[str]) -> Select[Any]:
             Attempt.adopted,
             from_now().label("now"),
         )
-        .join(Assistant, Assistant.id == Run.assistant_id)
         .join(Thread, Thread.id == Run.thread_id)
         .outerjoin(Attempt, attempt)
-        .where(Run.id.in_(ids))
+        .where(_THESE)
     )
 
 
-def _claim_of(row: Any) -> Claim:
+# Built once: making them anew at each claim costs more than the database takes to execute them.
+_TAKE = _taking(
+    select(Run.id)
+    .where(CLAIMABLE, Run.queue == bindparam("of_queue"), Run.priority == bindparam("of_priority"))
+    .where(Run.due_at <= from_now())
+    .order_by(Run.due_at)
+    .limit(bindparam("room"))
+)
+_TAKE_THESE = _taking(select(Run.id).where(CLAIMABLE, _THESE))
+_LOAD = _loading()
+_VERSIONS = select(Assistant).where(Assistant.id.in_(bindparam("ids", expanding=True)))
+
+
+def claim(connection: Connection, worker: str, queues: Sequence[str], limit: int) -> list[Claim]:
+    """Take up to `limit` due runs of these queues; raises LostClaim when the worker's own lease has run out."""
+    budgets.count(connection)
+    if held := groups.held(connection):
+        leases.hold(connection, worker)
+        due = groups.due(connection, queues, limit, held, lock=True)
+        taken = _take_these(connection, worker, due)
+    elif levels := _due_levels(connection, queues):
+        leases.hold(connection, worker)
+        taken = _take_levels(connection, worker, levels, limit)
+    else:
+        return []
+    claims = _load(connection, taken)
+    _open_attempts(connection, claims)
+    return claims
+
+
+def _due_levels(connection: Connection, queues: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the (queue, priority) pairs that have a due run, most urgent first, then the one that waits longest."""
+    found = [row for probes in _probes(tuple(queues)) for row in connection.execute(probes)]
+    levels = [row for row in found if row.oldest is not None]
+    return [(row.queue, row.priority) for row in sorted(levels, key=lambda row: (-row.priority, row.oldest))]
+
+
+def _take_levels(connection: Connection, worker: str, levels: Sequence[tuple[str, int]], limit: int) -> list[str]:
+    taken: list[str] = []
+    for queue, priority in levels:
+        if len(taken) < limit:
+            where = {"of_queue": queue, "of_priority": priority, "room": limit - len(taken)}
+            taken += connection.execute(_TAKE, {"worker": worker, **where}).scalars()
+    return taken
+
+
+def _take_these(connection: Connection, worker: str, run_ids: Sequence[str]) -> list[str]:
+    """Take these runs, as far as nobody else just has; returns their ids in the given order."""
+    taken = connection.execute(_TAKE_THESE, {"worker": worker, "ids": run_ids}).scalars() if run_ids else ()
+    return sorted(taken, key=run_ids.index)
+
+
+def _load(connection: Connection, ids: Sequence[str]) -> list[Claim]:
+    if not ids:
+        return []
+    rows = {row.id: row for row in connection.execute(_LOAD, {"ids": ids})}
+    versions = {"ids": list({row.assistant_id for row in rows.values()})}
+    assistants = {row.id: row for row in connection.execute(_VERSIONS, versions)}
+    return [_claim_of(rows[run_id], assistants[rows[run_id].assistant_id]) for run_id in ids]
+
+
+def _claim_of(row: Any, assistant: Any) -> Claim:
     now: datetime = row.now
     return Claim(
         run_id=row.id,
@@ -170,8 +191,8 @@ def _claim_of(row: Any) -> Claim:
         on_end=row.on_end,
         batch_id=row.batch_id,
         priority=row.priority,
-        assistant=row.assistant,
-        config=row.config,
+        assistant=assistant.name,
+        config=assistant.config,
         conversation=row.conversation,
         last_item=row.last_item,
         provider_id=row.provider_id,
@@ -189,18 +210,21 @@ def _open_attempts(connection: Connection, claims: Sequence[Claim]) -> None:
     """Begin an attempt for each run that came from the queue; one that was handed over goes on with its own."""
     if not claims:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    attempts = [
-        {"run_id": claim.run_id, "number": claim.attempt, "worker": claim.worker, "provider_ids": []}
-        for claim in claims
-    ]
-    connection.execute(dialect.insert(Attempt).on_conflict_do_nothing(), attempts)
+    attempts = [{"run_id": c.run_id, "number": c.attempt, "worker": c.worker, "provider_ids": []} for c in claims]
+    many.insert(connection, Attempt, attempts, ignore=True)
     record_many(connection, "claimed", [(c.run_id, c.attempt, {"fence": c.fence}) for c in claims], claims[0].worker)
 
 
 def still_due(connection: Connection, queues: Sequence[str]) -> bool:
-    """Tell whether due runs remain in these queues."""
-    return bool(_due_levels(connection, queues, pausing.unpaused(connection)))
+    """Tell whether runs are due in these queues that may begin or go on."""
+    if held := groups.held(connection):
+        return bool(groups.due(connection, queues, 1, held, lock=False))
+    return bool(_due_levels(connection, queues))
+
+
+def share(connection: Connection, worker: str, queues: Sequence[str], held: int, limit: int) -> int | None:
+    """Return how many due runs a worker that holds so many should claim now; None where none is due."""
+    return sharing.part(connection, worker, queues, held, limit) if still_due(connection, queues) else None
 
 
 def due_queues(connection: Connection) -> list[str]:

@@ -57,6 +57,8 @@ def _postgresql(url: str, pool_size: int) -> Engine:
         # else waits: the server ends such a transaction, whose unit is repeated when the worker wakes.
         connection.autocommit = True
         connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        # Each of our statements takes milliseconds at most; compiling one that is costed high would take a hundred.
+        connection.execute("SET jit = off")
         connection.autocommit = False
 
     return engine

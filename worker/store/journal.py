@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from worker.models import EventRow
-
-_INSERT = insert(EventRow)
+from worker.store import many
 
 
 def record(
@@ -22,5 +21,4 @@ def record_many(
 ) -> None:
     """Append the same event to many runs, each given with its attempt and data."""
     rows = [{"run_id": run, "name": name, "attempt": n, "worker": worker, "data": data} for run, n, data in runs]
-    if rows:
-        connection.execute(_INSERT, rows)
+    many.insert(connection, EventRow, rows)

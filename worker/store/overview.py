@@ -10,7 +10,8 @@ from sqlalchemy import Connection, case, exists, func, not_, select
 from worker.dbtime import from_now
 from worker.lifecycle import TERMINAL, Status
 from worker.models import CLAIMABLE, OWNED, UNDECIDED, WAITING, EventRow, Outgoing, Run, ToolCall, Worker
-from worker.store import pausing
+from worker.store import groups, pausing
+from worker.store.groups import CapView
 from worker.store.pausing import PAUSED
 
 _HOUR = 3600.0
@@ -88,6 +89,7 @@ class Overview:
     at: datetime
     queues: Sequence[QueueView]
     pauses: Sequence[PauseView]
+    caps: Sequence[CapView]
     workers: Sequence[WorkerView]
     questions: Mapping[str, int]
     errors: Sequence[ErrorView]
@@ -107,6 +109,7 @@ def overview(connection: Connection) -> Overview:
         at=now,
         queues=_queues(connection, workers, pauses=bool(pauses)),
         pauses=pauses,
+        caps=groups.caps(connection),
         workers=workers,
         questions=_questions(connection),
         errors=errors,

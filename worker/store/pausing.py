@@ -38,8 +38,12 @@ class Kind(StrEnum):
     BATCH = "batch"
 
 
-def _names(kind: Kind) -> ScalarSelect[Any]:
-    return select(Pause.name).where(Pause.kind == kind.value).scalar_subquery()
+BUDGET = "budget"
+"""The kind of a pause that worker/store/budgets.py makes of a batch and takes back."""
+
+
+def _names(*kinds: str) -> ScalarSelect[Any]:
+    return select(Pause.name).where(Pause.kind.in_(kinds)).scalar_subquery()
 
 
 _VERSIONS = select(Assistant.id).where(Assistant.name.in_(_names(Kind.ASSISTANT))).scalar_subquery()
@@ -49,15 +53,15 @@ PAUSED: ColumnElement[bool] = and_(
     or_(
         Run.queue.in_(_names(Kind.QUEUE)),
         Run.assistant_id.in_(_VERSIONS),
-        func.coalesce(Run.batch_id, "").in_(_names(Kind.BATCH)),
+        func.coalesce(Run.batch_id, "").in_(_names(Kind.BATCH, BUDGET)),
     ),
 )
 
 
 def unpaused(connection: Connection) -> ColumnElement[bool]:
-    """Return the condition that a run is not held back; where nothing is paused, as is most often so, it asks nothing.
+    """Return the condition that a run is not paused; where nothing is, as is most often so, it asks nothing.
 
-    Where something is, each look for due runs steps over those that are held back.
+    For people and gauges: it steps over what is paused, and a claim does not (worker/store/groups.py).
     """
     return not_(PAUSED) if connection.execute(select(exists(select(Pause.kind)))).scalar_one() else true()
 

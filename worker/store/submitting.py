@@ -6,12 +6,9 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, case, func, insert, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from worker import locks
@@ -19,10 +16,30 @@ from worker.dbtime import from_now
 from worker.errors import KeyReused, ThreadBusy
 from worker.lifecycle import Status
 from worker.models import Run, Thread
+from worker.store import many
 from worker.store.journal import record_many
 
-# SQLite takes 32,766 bound values in a statement and PostgreSQL 65,535: look-ups stay far below.
-_CHUNK = 1000
+_RUNS: Any = Run.__table__
+_NAMES = (
+    "id thread_id seq assistant_id batch_id queue priority input idempotency_key input_hash metadata store_result"
+    " on_end turn max_attempts timeout"
+)
+_GIVEN = [_RUNS.c[name] for name in _NAMES.split()]
+
+
+def _inserting(dialect: str) -> Any:
+    """Insert what _row gives; a run that is not for later is available now, and due if it has the turn."""
+    given = many.table(dialect, *_GIVEN, _RUNS.c.available_at).c
+    available = func.coalesce(given.available_at, from_now())
+    said = {"status": literal(Status.QUEUED.value), "available_at": available, "due_at": case((given.turn, available))}
+    rows = select(*(given[column.name] for column in _GIVEN), *said.values())
+    return insert(_RUNS).from_select([*(column.name for column in _GIVEN), *said], rows)
+
+
+_INSERT = many.built(_inserting)
+_SAME = select(Run.id, Run.thread_id, Run.status, Run.queue, Run.idempotency_key, Run.input_hash).where(
+    or_(Run.id.in_(bindparam("ids", expanding=True)), Run.idempotency_key.in_(bindparam("keys", expanding=True)))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +62,8 @@ class NewRun:
     store_result: bool = False
     on_end: Mapping[str, Any] | None = None
     on_busy: str = "enqueue"
+    chosen: bool = True
+    """Whether its id is the producer's choice: then the run may be there already."""
 
     @property
     def digest(self) -> str:
@@ -66,18 +85,29 @@ class Accepted:
 
 def submit(connection: Connection, runs: Sequence[NewRun]) -> list[Accepted]:
     """Insert the runs and return one Accepted for each, in their order; raises KeyReused and ThreadBusy."""
-    try:
+    if not any(map(_may_fail, runs)):
         return _submit(connection, runs)
+    try:
+        return _safely(connection, runs)
     except (IntegrityError, ThreadBusy):
         # Another producer committed the same key or id between our look and our insert: now it can be seen.
+        return _safely(connection, runs)
+
+
+def _may_fail(run: NewRun) -> bool:
+    """Tell whether what the producer chose can be refused: then the caller's transaction needs a savepoint."""
+    return bool(run.chosen or run.idempotency_key or run.batch_id or run.on_busy == "reject")
+
+
+def _safely(connection: Connection, runs: Sequence[NewRun]) -> list[Accepted]:
+    with connection.begin_nested():
         return _submit(connection, runs)
 
 
 def _submit(connection: Connection, runs: Sequence[NewRun]) -> list[Accepted]:
     known = _known(connection, runs)
     fresh = _fresh(runs, known)
-    with connection.begin_nested():
-        added = _add(connection, fresh)
+    added = _add(connection, fresh)
     return [_accepted(run, known, added) for run in runs]
 
 
@@ -89,15 +119,11 @@ def _name(run: NewRun) -> str:
 def _known(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Any]:
     """Return the rows that are there already, by idempotency key and by id."""
     rows: dict[str, Any] = {}
-    columns = (Run.id, Run.thread_id, Run.status, Run.queue, Run.idempotency_key, Run.input_hash)
-    for start in range(0, len(runs), _CHUNK):
-        part = runs[start : start + _CHUNK]
-        keys = [run.idempotency_key for run in part if run.idempotency_key]
-        same = or_(Run.id.in_([run.id for run in part]), Run.idempotency_key.in_(keys))
-        for row in connection.execute(select(*columns).where(same)):
-            rows[f"id:{row.id}"] = row
-            if row.idempotency_key:
-                rows[f"key:{row.idempotency_key}"] = row
+    for part in many.chunks([run for run in runs if run.chosen or run.idempotency_key]):
+        asked = {"ids": [run.id for run in part], "keys": [run.idempotency_key for run in part if run.idempotency_key]}
+        found = connection.execute(_SAME, asked).all()
+        rows |= {f"id:{row.id}": row for row in found}
+        rows |= {f"key:{row.idempotency_key}": row for row in found if row.idempotency_key}
     return rows
 
 
@@ -109,44 +135,42 @@ def _fresh(runs: Iterable[NewRun], known: Mapping[str, Any]) -> list[NewRun]:
     """Drop what is known and what the same call holds twice; raises KeyReused on other input."""
     fresh: dict[str, NewRun] = {}
     for run in runs:
-        row = _match(run, known)
-        name = _name(run)
-        twin = fresh.get(name)
-        digest = row.input_hash if row else twin.digest if twin else run.digest
-        if digest != run.digest:
+        row = _match(run, known) if known else None
+        twin = fresh.setdefault(_name(run), run) if row is None else run
+        if (row is not None or twin is not run) and run.digest != (row.input_hash if row else twin.digest):
             key = run.idempotency_key or run.id
             raise KeyReused(f"the idempotency key {key!r} belongs to a run with other input; use a new key")
-        if row is None:
-            fresh.setdefault(name, run)
     return list(fresh.values())
 
 
 def _add(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Accepted]:
-    """Insert in thread order, so that two bulk submits lock the threads in the same order."""
-    now = connection.execute(select(from_now())).scalar_one()
+    """Insert the runs, each at its place; what was given no thread gets one of its own."""
+    rows = [*_own(connection, runs), *_named(connection, runs)]
+    many.execute(connection, _INSERT, rows)
+    record_many(connection, "submitted", [(row["id"], 0, {}) for row in rows])
+    threads = {row["id"]: row["thread_id"] for row in rows}
+    return {_name(run): Accepted(run.id, threads[run.id], Status.QUEUED.value, run.queue, new=True) for run in runs}
+
+
+def _own(connection: Connection, runs: Sequence[NewRun]) -> list[dict[str, Any]]:
+    rows = [_row(run, f"thread_{uuid.uuid4().hex}", 1, turn=True) for run in runs if not run.thread_id]
+    many.insert(connection, Thread, [{"id": row["thread_id"], "next_seq": 1} for row in rows])
+    return rows
+
+
+def _named(connection: Connection, runs: Sequence[NewRun]) -> list[dict[str, Any]]:
+    lines: dict[str, list[NewRun]] = {}
+    for run in runs:
+        if run.thread_id:
+            lines.setdefault(run.thread_id, []).append(run)
+    last = locks.take_numbers(connection, {thread_id: len(line) for thread_id, line in lines.items()})
+    busy = locks.busy(connection, lines)
     rows: list[dict[str, Any]] = []
-    own, named = [run for run in runs if not run.thread_id], [run for run in runs if run.thread_id]
-    threads = [{"id": f"thread_{uuid.uuid4().hex}", "next_seq": 1} for _ in own]
-    if threads:
-        connection.execute(insert(Thread), threads)
-    for run, thread in zip(own, threads, strict=True):
-        rows.append(_row(run, str(thread["id"]), 1, turn=True, now=now))
-    for thread_id, group in groupby(sorted(named, key=attrgetter("thread_id")), key=attrgetter("thread_id")):
-        line = list(group)
-        _ensure_thread(connection, thread_id)
-        first = locks.take_numbers(connection, thread_id, len(line))
-        free = locks.is_free(connection, thread_id)
+    for thread_id, line in lines.items():
+        first, free = last[thread_id] - len(line) + 1, thread_id not in busy
         _refuse_busy(connection, line, thread_id, free=free)
-        for place, run in enumerate(line):
-            rows.append(_row(run, thread_id, first + place, turn=free and place == 0, now=now))
-    if rows:
-        connection.execute(insert(Run), rows)
-        record_many(connection, "submitted", [(row["id"], 0, {}) for row in rows])
-    names = {row["id"]: row for row in rows}
-    return {
-        _name(run): Accepted(run.id, names[run.id]["thread_id"], Status.QUEUED.value, run.queue, new=True)
-        for run in runs
-    }
+        rows += [_row(run, thread_id, first + at, turn=free and at == 0) for at, run in enumerate(line)]
+    return rows
 
 
 def _refuse_busy(connection: Connection, line: Sequence[NewRun], thread_id: str, *, free: bool) -> None:
@@ -157,13 +181,7 @@ def _refuse_busy(connection: Connection, line: Sequence[NewRun], thread_id: str,
         raise ThreadBusy(f"thread {thread_id!r} is busy: run {first} has not ended")
 
 
-def _ensure_thread(connection: Connection, thread_id: str) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(Thread).values(id=thread_id, next_seq=0).on_conflict_do_nothing())
-
-
-def _row(run: NewRun, thread_id: str, seq: int, *, turn: bool, now: datetime) -> dict[str, Any]:
-    available = run.available_at or now
+def _row(run: NewRun, thread_id: str, seq: int, *, turn: bool) -> dict[str, Any]:
     return {
         "id": run.id,
         "thread_id": thread_id,
@@ -172,7 +190,6 @@ def _row(run: NewRun, thread_id: str, seq: int, *, turn: bool, now: datetime) ->
         "batch_id": run.batch_id,
         "queue": run.queue,
         "priority": run.priority,
-        "status": Status.QUEUED.value,
         "input": run.input,
         "idempotency_key": run.idempotency_key,
         "input_hash": run.digest,
@@ -180,8 +197,7 @@ def _row(run: NewRun, thread_id: str, seq: int, *, turn: bool, now: datetime) ->
         "store_result": run.store_result,
         "on_end": dict(run.on_end) if run.on_end else None,
         "turn": turn,
-        "due_at": available if turn else None,
-        "available_at": available,
+        "available_at": run.available_at,
         "max_attempts": run.max_attempts,
         "timeout": run.timeout,
     }
