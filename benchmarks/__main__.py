@@ -44,7 +44,8 @@ def main() -> None:
             for name in asked.only:
                 results["scenarios"][name] = _measured(name, there, scale, show)
     earlier = read(report.RESULTS)
-    results["scenarios"] = {**(earlier["scenarios"] if earlier else {}), **results["scenarios"]}
+    known = {**(earlier["scenarios"] if earlier else {}), **results["scenarios"]}
+    results["scenarios"] = {name: known[name] for name in SCENARIOS if name in known}
     report.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if asked.page:
         report.write(results, report.PAGE)

@@ -13,11 +13,14 @@ _COLUMNS = (
     ("end_to_commit_p50", "end to commit p50 s", 3),
     ("end_to_commit_p99", "p99 s", 3),
     ("peak_rss_mib", "peak RSS MiB", 0),
+    ("pss_mib", "PSS MiB at the end", 0),
     ("provider_connections", "connections: provider", 0),
     ("database_connections", "database", 0),
     ("waiting_cpu_ms_per_minute", "CPU ms per waiting run and minute", 2),
+    ("largest_share", "% of the runs by one worker", 0),
     ("submits_per_second", "submits/s", 0),
     ("claim_ms", "claim of 100, ms", 2),
+    ("provider_cpu_ms_per_request", "provider's own CPU ms/request", 2),
     ("calibration_ms", "calibration ms", 0),
 )
 

@@ -66,7 +66,10 @@ def worker(ground: Ground, kind: str, load: Load, *, count: int = 1, core: str =
                     batch = _carry(producer, load)
                 ends = {run: at for each in workers for run, at in _committed(each.log_file).items()}
                 row |= _told(ground.counters(), ends, load)
-                row |= {"checks": _checks(producer, batch, load) + row["checks"], "share": _shares(producer, batch)}
+                row |= {
+                    "checks": _checks(producer, batch, load) + row["checks"],
+                    "largest_share": _largest_share(producer, batch, count),
+                }
                 return row
         finally:
             producer.database.close()
@@ -201,6 +204,7 @@ def _told(counters: Row, ends: dict[str, float], load: Load) -> Row:
         "runs_per_second": load.runs / seconds if seconds else None,
         "requests_per_run": counters["requests"] / load.runs,
         "requests_by_kind": counters["by_kind"],
+        "provider_cpu_ms_per_request": counters["cpu"] * 1000 / counters["requests"],
         "provider_connections": counters["connections"],
         "max_in_flight": counters["max_in_flight"],
         "end_to_commit_p50": statistics.median(late) if late else None,
@@ -226,9 +230,10 @@ def _checks(producer: Producer, batch: str, load: Load) -> list[str]:
     return [f"{number} {name} of {load.runs} runs" for name, number in found.items() if number != load.runs]
 
 
-def _shares(producer: Producer, batch: str) -> list[int]:
-    """Return how many runs each worker carried, most first."""
+def _largest_share(producer: Producer, batch: str, count: int) -> float | None:
+    """Return the percentage of the runs that one of several workers carried, the one with most."""
     of_batch = select(Run.id).where(Run.batch_id == batch)
     counted = select(func.count()).where(Attempt.run_id.in_(of_batch)).group_by(Attempt.worker)
     with producer.database.read() as connection:
-        return sorted(connection.execute(counted).scalars(), reverse=True)
+        shares = list(connection.execute(counted).scalars())
+    return 100 * max(shares) / sum(shares) if count > 1 else None

@@ -58,7 +58,7 @@ def _requests(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _memory(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Draw the peak against the runs in flight; with none in flight, the worker before its first run."""
+    """Draw the peak against the runs in flight; with none in flight, what it was after its first twenty runs."""
     idle = min(each["rss_before_mib"] for row in rows for each in row["repeats"])
     points = [
         (0.0, idle),

@@ -49,6 +49,7 @@ class Provider:
         self._ended = self._overlaps = self._most = 0
         self.most_connections = self.open_connections
         self._first = 0.0
+        self._spent = time.process_time()
         return {}
 
     def count_connection(self) -> None:
@@ -68,6 +69,7 @@ class Provider:
             "in_flight": self._in_flight(),
             "max_in_flight": self._most,
             "first_request": self._first,
+            "cpu": time.process_time() - self._spent,
             "ends": self._ends if ends else {},
         }
 
