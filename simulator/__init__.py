@@ -8,9 +8,11 @@
     conversations  the items of one conversation, in order
     responses      one response: its walk through the statuses, computed from the clock when somebody looks
     validation     what OpenAI refuses in a request, in its words
+    streams        a response as a stream of events
     errors         OpenAI's error bodies
     wire           OpenAI's shapes: ids, items, response objects, lists, headers
     faults         latency and faults, by settings; every later fault goes here
+    limits         requests and tokens per minute, by key and model
     counters       what happened, for proofs
     model          the model: items in, text or function calls out; a pure function
     prompt         what the model is given, seen as request, documents and tool outputs
@@ -37,11 +39,13 @@ The model is deterministic and extracts; it does not think. Tests steer it by di
     [[late SECONDS]]          the connection is cut, and the create carried out so many seconds later
     [[slow SECONDS]]          the body of the create's answer takes so many seconds
     [[stuck]]                 the response of this round stays queued until it is cancelled
+    [[cut EVENTS]]            the stream of this round's create is cut after so many events
+    [[stall EVENTS]]          the stream of this round's create sends nothing more after so many events
 
 `xN` at the end of fail, incomplete or hang (`[[fail server_error Try again x2]]`) makes it hold only for the first N
 creates of the client's run, known by metadata.run_id; without a run_id every create is its own first. Drop, late,
-slow and stuck happen once to a round of the client's run, or N times with `xN`; without a run_id, each time. A create
-that is refused does not count.
+slow, stuck, cut and stall happen once to a round of the client's run, or N times with `xN`; without a run_id, each
+time. A create that is refused does not count.
 
 What OpenAI's documents leave open is a switch of the settings (`python -m simulator --help`): lock_while_queued,
 items_lock, items_on_failure, cancel_completes. An incomplete response always leaves its items in the conversation.

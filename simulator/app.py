@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response as Answer
 from starlette.routing import Route
 
-from simulator import connections, control, errors, wire
+from simulator import connections, control, errors, streams, wire
 from simulator.conversations import Page
 from simulator.counters import Counters
 from simulator.faults import Faults, FaultSettings, Trouble
@@ -20,7 +20,8 @@ from simulator.responses import Response
 from simulator.validation import check_metadata
 from simulator.wire import JsonObject
 
-Handler = Callable[[Provider, Request, JsonObject], Awaitable[JsonObject]]
+Content = JsonObject | AsyncIterator[bytes]
+Handler = Callable[[Provider, Request, JsonObject], Awaitable[Content]]
 BAD_JSON = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
     "correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON. If you have trouble "
@@ -63,17 +64,22 @@ def _route(method: str, path: str, handler: Handler, *, faulty: bool = False) ->
         started = time.perf_counter()
         provider: Provider = request.app.state.provider
         provider.counters.requests += 1
+        request.state.limits = {} if (method, path) == ("POST", "/responses") else wire.unlimited()
         try:
             body = await _admitted(provider, request, faulty=faulty)
             content = await handler(provider, request, body)
-            return connections.answer(request.state.trouble, content, wire.headers(started))
+            return connections.answer(request.state.trouble, content, _headers(request, started))
         except connections.Dropped as dropped:
             return await connections.drop(request, provider.counters, dropped.how)
         except errors.ApiError as error:
             provider.counters.rejected[error.name] += 1
-            return JSONResponse(error.body, error.status, {**wire.headers(started), **error.headers})
+            return JSONResponse(error.body, error.status, {**_headers(request, started), **error.headers})
 
     return Route(f"/v1{path}", endpoint, methods=[method], name=f"{method} {path}")
+
+
+def _headers(request: Request, started: float) -> dict[str, str]:
+    return {**wire.headers(started), **request.state.limits}
 
 
 async def _admitted(provider: Provider, request: Request, *, faulty: bool) -> JsonObject:
@@ -136,17 +142,33 @@ async def _unknown(request: Request, _: Exception) -> JSONResponse:
     return JSONResponse(error.body, error.status, wire.headers(time.perf_counter()))
 
 
-async def create_response(provider: Provider, request: Request, body: JsonObject) -> JsonObject:
-    """POST /responses: at once in background mode, else when the response has ended."""
+async def create_response(provider: Provider, request: Request, body: JsonObject) -> Content:
+    """POST /responses: at once in background mode or as a stream, else when the response has ended."""
     provider.counters.creates += 1
+    request.state.limits = _limited(provider, request, body)
     asking = provider.asked(body)
     trouble = provider.trouble(asking, "drop before", "drop after", "late", "slow")
     if trouble is not None:
         _befall(provider, request, body, trouble)
     response = provider.accept(asking)
+    if body.get("stream"):
+        befallen = provider.trouble(asking, "cut", "stall") or provider.faults.stream()
+        return streams.sent(provider, response, -1, befallen, connections.cutter(request))
     if not body.get("background"):
         await _until_ended(provider, request, response)
     return response.body(provider.clock())
+
+
+def _limited(provider: Provider, request: Request, body: JsonObject) -> dict[str, str]:
+    """Pass the limiter and return its headers; whatever comes of the request then, it has counted."""
+    try:
+        told = provider.limits.take(request.headers["authorization"], str(body.get("model")), body)
+    except errors.ApiError as error:
+        request.state.limits = error.headers
+        provider.counters.limit_refused += 1
+        raise
+    provider.counters.limit_granted += 1
+    return told
 
 
 async def _until_ended(provider: Provider, request: Request, response: Response) -> None:
@@ -158,11 +180,20 @@ async def _until_ended(provider: Provider, request: Request, response: Response)
             provider.stop(response)
 
 
-async def get_response(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
-    """GET /responses/{id}."""
+async def get_response(provider: Provider, request: Request, _: JsonObject) -> Content:
+    """GET /responses/{id}: as it is, or its events once more."""
     if request.query_params.get("stream") == "true":
-        raise errors.invalid("stream", "The simulator does not stream; send stream=false.", "unsupported_parameter")
+        response, after = provider.streamed(request.path_params["id"]), _starting_after(request)
+        return streams.sent(provider, response, after, provider.faults.stream(), connections.cutter(request))
     return provider.response(request.path_params["id"]).body(provider.clock())
+
+
+def _starting_after(request: Request) -> int:
+    given = request.query_params.get("starting_after", "-1")
+    try:
+        return int(given)
+    except ValueError:
+        raise errors.invalid("starting_after", "Invalid type for 'starting_after': expected an integer.") from None
 
 
 async def delete_response(provider: Provider, request: Request, _: JsonObject) -> JsonObject:

@@ -46,7 +46,7 @@ class Dropped(Exception):
 async def drop(request: Request, counters: Counters, how: str) -> Response:
     """Cut the connection; what is returned reaches nobody."""
     counters.dropped[how] += 1
-    request.scope[_CUT]()
+    cutter(request)()
     # uvicorn answers 500 for an application that returns before it has noticed that the connection is gone.
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -67,15 +67,31 @@ async def outage(request: Request, faults: Faults) -> None:
     raise Dropped("outage")
 
 
-def answer(trouble: Trouble | None, content: JsonObject, headers: dict[str, str]) -> Response:
+def cutter(request: Request) -> Callable[[], None]:
+    """Return the function that cuts the connection of this request."""
+    return cast("Callable[[], None]", request.scope[_CUT])
+
+
+def answer(trouble: Trouble | None, content: JsonObject | AsyncIterator[bytes], headers: dict[str, str]) -> Response:
     """Return the answer to a request whose work is done, or raise Dropped."""
+    if trouble is not None and trouble.kind == "drop after":
+        raise Dropped("after")
+    if isinstance(content, AsyncIterator):
+        events = content if trouble is None else _reluctantly(content, trouble.seconds)
+        return StreamingResponse(events, headers={**headers, "content-type": "text/event-stream; charset=utf-8"})
     if trouble is None:
         return JSONResponse(content, headers=headers)
-    if trouble.kind == "drop after":
-        raise Dropped("after")
     body = json.dumps(content).encode()
     length = {"content-type": "application/json", "content-length": str(len(body))}
     return StreamingResponse(_trickle(body, trouble.seconds), headers={**headers, **length})
+
+
+async def _reluctantly(events: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """Let the first event of a stream trickle in."""
+    async for piece in _trickle(await anext(events), seconds):
+        yield piece
+    async for event in events:
+        yield event
 
 
 async def _trickle(body: bytes, seconds: float) -> AsyncIterator[bytes]:

@@ -42,8 +42,12 @@ class Counters:
     def __init__(self) -> None:
         self.requests = 0
         self.creates = 0
+        self.limit_granted = 0
+        self.limit_refused = 0
         self.provider_runs = 0
         self.overlaps = 0
+        self.streams = 0
+        self.streams_open = 0
         self.rejected: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.overlapping: Counter[str] = Counter()
@@ -135,9 +139,13 @@ class Counters:
         active = sum(until > now for ends in self._active.values() for until in ends.values())
         return {
             "creates": self.creates,
+            "limit_granted": self.limit_granted,
+            "limit_refused": self.limit_refused,
             "provider_runs": self.provider_runs,
             "overlaps": self.overlaps,
             "requests": self.requests,
+            "streams": self.streams,
+            "streams_open": self.streams_open,
             "rejected": dict(self.rejected),
             "dropped": dict(self.dropped),
             "duplicate_steps": sum(times > 1 for run in self.runs.values() for times in run.steps.values()),

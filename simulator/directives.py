@@ -6,7 +6,9 @@ import re
 
 from simulator.faults import Trouble
 
-_START = re.compile(r"\[\[(then|say|call|latency|queued|tokens|fail|incomplete|hang|drop|late|slow|stuck)\b\s*")
+_START = re.compile(
+    r"\[\[(then|say|call|latency|queued|tokens|fail|incomplete|hang|drop|late|slow|stuck|cut|stall)\b\s*"
+)
 _TIMES = re.compile(r"\s+x(\d+)$|^x(\d+)$")
 
 
@@ -82,14 +84,14 @@ def _obey(script: Script, command: str, argument: str, attempt: int) -> None:
         script.queued = float(argument)
     elif command == "tokens":
         script.tokens = int(argument)
-    elif command in ("drop", "late", "slow", "stuck"):
+    elif command in ("drop", "late", "slow", "stuck", "cut", "stall"):
         due.troubles.append(_trouble(len(script.rounds), command, argument))
     else:
         _end(due, command, argument, attempt)
 
 
 def _trouble(at: int, command: str, argument: str) -> Trouble:
-    """Read `drop before|after`, `late SECONDS`, `slow SECONDS` or `stuck`, each with an optional xN, in round `at`."""
+    """Read `drop before|after`, `late SECONDS`, `cut EVENTS` and their like, with an optional xN, in round `at`."""
     times = _TIMES.search(argument)
     rest = (argument[: times.start()] if times else argument).strip()
     count = int(times[1] or times[2]) if times else 1

@@ -1,8 +1,9 @@
 """OpenAI's error bodies: status, type, code, param and message as the real server words them.
 
-Sources: recorded exchanges, provider-facts 1.3 and 1.4, and error bodies quoted in public bug reports.
+Sources: recorded exchanges, provider-facts 1.2 to 1.4, and error bodies quoted in public bug reports.
 """
 
+import math
 from typing import Any
 
 NO_KEY = (
@@ -93,6 +94,12 @@ def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, message, code=code, param=param)
 
 
+def not_streamed(what: str) -> ApiError:
+    """A response whose events cannot be had (any more)."""
+    message = f"This response {what}."
+    return ApiError(400, message, code="invalid_request_error", param="stream", name="not_streamed")
+
+
 def rate_limited(retry_after: float) -> ApiError:
     """An injected 429."""
     message = (
@@ -101,6 +108,17 @@ def rate_limited(retry_after: float) -> ApiError:
     )
     headers = {"retry-after": f"{retry_after:g}", "retry-after-ms": f"{retry_after * 1000:.0f}"}
     return ApiError(429, message, code="rate_limit_exceeded", kind="requests", headers=headers)
+
+
+def over_limit(model: str, kind: str, limit: int, seconds: float, headers: dict[str, str]) -> ApiError:
+    """A 429 of the limiter; headers are the limits as they stand."""
+    short = {"requests": "RPM", "tokens": "TPM"}[kind]
+    message = (
+        f"Rate limit reached for {model} in organization org-simulated on {kind} per min ({short}): Limit {limit}. "
+        f"Please try again in {seconds:.3f}s. Visit https://platform.openai.com/account/rate-limits to learn more."
+    )
+    wait = {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
+    return ApiError(429, message, code="rate_limit_exceeded", kind=kind, headers={**headers, **wait})
 
 
 def server_error() -> ApiError:

@@ -24,13 +24,16 @@ def _setting(default: Any, note: str, one_of: tuple[str, ...] = ()) -> Any:
 class FaultSettings:
     """What can be set by flag, SIMULATOR_* variable, or POST /_simulator/settings.
 
-    `*_share` is a number from 0 to 1, every other number is in seconds. Creates and polls are POST /responses and GET
-    /responses/{id}.
+    `*_share` is a number from 0 to 1, an integer a count, every other number is in seconds. Creates and polls are POST
+    /responses and GET /responses/{id}, streamed or not.
     """
 
     latency: str = _setting("0.2:1.5", "seconds a response takes: MIN:MAX, SECONDS or lognormal:MEDIAN:SIGMA")
     seed: int = _setting(0, "seed of latency and faults")
     rate_limit_share: float = _setting(0.0, "share of creates and polls answered 429")
+    requests_per_minute: int = _setting(0, "creates that each key may make of each model in a minute; 0: any number")
+    tokens_per_minute: int = _setting(0, "tokens that they may count for in a minute; 0: any number")
+    limit_burst: float = _setting(60.0, "seconds' worth of a limit that may go at once")
     error_share: float = _setting(0.0, "share of creates and polls answered 500")
     retry_after: float = _setting(1.0, "seconds that a 429 asks to wait")
     drop_before_share: float = _setting(0.0, "share of creates and polls whose connection is cut and nothing done")
@@ -41,6 +44,10 @@ class FaultSettings:
     late_seconds: float = _setting(2.0, "seconds after which a late create is done")
     queued_seconds: float = _setting(0.0, "seconds that every response is queued before its latency begins")
     stuck_share: float = _setting(0.0, "share of responses that stay queued until they are cancelled")
+    stream_deltas: int = _setting(20, "most deltas in which a text, or a call's arguments, is streamed")
+    stream_cut_share: float = _setting(0.0, "share of streams whose connection is cut before their end")
+    stream_stall_share: float = _setting(0.0, "share of streams that send nothing more, and stay open")
+    stream_events: int = _setting(3, "events that such a stream sends before")
     fail_share: float = _setting(0.0, "share of responses that end failed")
     fail_code: str = _setting("server_error", "error code of such a failure")
     lock_while_queued: bool = _setting(True, "a queued response locks its conversation")
@@ -57,6 +64,10 @@ class FaultSettings:
             value, one_of = getattr(self, field.name), field.metadata["one_of"]
             if field.name.endswith("_share") and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{field.name}: a share is a number from 0 to 1, not {value}")
+            if field.name.startswith("stream_") and value < 0:
+                raise ValueError(f"{field.name} is a count, not {value}")
+            if field.name.endswith("_per_minute") and value < 0:
+                raise ValueError(f"{field.name} is a number from 0, not {value}")
             if isinstance(value, float) and not 0.0 <= value < math.inf:
                 raise ValueError(f"{field.name} is a number of seconds, not {value}")
             if one_of and value not in one_of:
@@ -80,7 +91,10 @@ def changed(settings: FaultSettings, given: dict[str, Any]) -> FaultSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trouble:
-    """What goes wrong with one request: `drop before`, `drop after`, `late` or `slow`; or `stuck`, its response."""
+    """What goes wrong with one request: `drop before`, `drop after`, `late` or `slow`; or `stuck`, its response.
+
+    Or with its stream, `cut` or `stall`: after so many events then in place of seconds.
+    """
 
     kind: str
     seconds: float = 0.0
@@ -126,6 +140,16 @@ class Faults:
         if drawn < self.settings.stuck_share:
             return "stuck"
         return "failed" if drawn < self.settings.stuck_share + self.settings.fail_share else None
+
+    def stream(self) -> Trouble | None:
+        """Return what befalls the next stream, if anything."""
+        settings = self.settings
+        if not settings.stream_cut_share and not settings.stream_stall_share:
+            return None
+        drawn = self._random.random()
+        if drawn >= settings.stream_cut_share + settings.stream_stall_share:
+            return None
+        return Trouble("cut" if drawn < settings.stream_cut_share else "stall", settings.stream_events)
 
     def latency(self) -> float:
         """Return how many seconds the next response takes."""

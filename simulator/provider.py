@@ -12,11 +12,14 @@ from simulator import errors, validation
 from simulator.conversations import Conversation
 from simulator.counters import Counters
 from simulator.faults import Faults, Trouble
+from simulator.limits import Limits
 from simulator.model import Reply, reply_to
 from simulator.prompt import Prompt
 from simulator.reading import item_text
 from simulator.responses import Response, outcome_of, times
 from simulator.wire import JsonObject, conversation_id, message_item, new_conversation_id, new_id, stored_item
+
+_STREAMED = 300.0  # seconds for which a response's events can be had (provider-facts 1.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Provider:
         self.counters = Counters()
         self.conversations: dict[str, Conversation] = {}
         self.responses: dict[str, Response] = {}
+        self.limits = Limits(lambda: self.faults.settings, self.clock)
         self._troubled: Counter[tuple[str, str, int]] = Counter()
         self._shared: dict[str, Any] = {}
 
@@ -147,6 +151,16 @@ class Provider:
         if ident not in self.responses:
             raise errors.not_found("Response", ident)
         return self.responses[ident]
+
+    def streamed(self, ident: str) -> Response:
+        """Return a response whose events can be had once more, or raise ApiError."""
+        response = self.response(ident)
+        for name in ("background", "stream"):
+            if not response.request.get(name):
+                raise errors.not_streamed(f"cannot be streamed because it was not created with {name}=true")
+        if self.clock() - response.created > _STREAMED:
+            raise errors.not_streamed("can no longer be streamed because it is more than 5 minutes old")
+        return response
 
     def run_of(self, ident: str) -> str | None:
         """Return the client run that a response belongs to, if it is known."""

@@ -77,7 +77,10 @@ class Response:
 
     def body(self, now: float) -> JsonObject:
         """Return the response as the wire has it at this time."""
-        status = self.status(now)
+        return self.shown(self.status(now))
+
+    def shown(self, status: str) -> JsonObject:
+        """Return the response as the wire has it in this status."""
         shown = self.outcome if status == self.outcome.status else Outcome(status)
         state = {
             "id": self.id,

@@ -67,8 +67,6 @@ def check_create(body: JsonObject) -> None:
     check_metadata(body.get("metadata"))
     _check_tools(body.get("tools") or [])
     _check_state(body)
-    if body.get("stream"):
-        raise invalid("stream", "The simulator does not stream; send stream=false.", "unsupported_parameter")
     if isinstance(body.get("input"), list):
         check_items(body["input"], "input")
 

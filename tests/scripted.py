@@ -102,9 +102,13 @@ def saying(*chunks: bytes) -> Script:
 
 
 @contextlib.asynccontextmanager
-async def backend_at(url: str, *, limit: float = 5.0, requests: int = 8) -> AsyncIterator[ResponsesBackend]:
+async def backend_at(
+    url: str, *, limit: float = 5.0, requests: int = 8, streams: int = 1
+) -> AsyncIterator[ResponsesBackend]:
     """Return a backend that is closed with the block."""
-    backend = ResponsesBackend(api_key=KEY, base_url=url, requests=requests, timeout=limit, prices=Prices.load())
+    backend = ResponsesBackend(
+        api_key=KEY, base_url=url, requests=requests, timeout=limit, prices=Prices.load(), streams=streams
+    )
     try:
         yield backend
     finally:

@@ -55,6 +55,8 @@ class AssistantConfig(BaseModel):
     """Seconds that a run may take."""
     step_timeout: PositiveFloat | None = None
     """Seconds that one model step may take before it is stopped and tried again."""
+    stream: bool | None = None
+    """Whether its steps are followed on a stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from time import monotonic
 import structlog
 
 from tools.outcome import error_output
-from worker.backends.base import Answer, Created, Done, Ended, Failed, NeedsTools, Pending, Step
+from worker.backends.base import Answer, Created, Done, Ended, Failed, Following, NeedsTools, Pending, Step
 from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
+from worker.limits.gates import Admission
 from worker.pace import Pace, TimeUp
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -34,8 +35,10 @@ class Chain:
         self._provider_id = claim.provider_id
         self._conversation = claim.conversation
         self._created = claim.created
+        self._following: Following | None = None
         self._began = monotonic() - claim.step_age
         self._lost = claim.intent_step == claim.step
+        self._admitted = pace.parts.limits.resumed(claim)
         self._last_item = claim.intent_after if self._lost else claim.last_item
         self._asked: Sequence[Asked] = ()
         self.adopted = False
@@ -47,6 +50,16 @@ class Chain:
         """Give the conversation up where the provider has taken on the step in hand, or may have."""
         self.unclear = self.unclear or self._lost or self._provider_id is not None
 
+    def close(self) -> None:
+        """Let go of the run's place in the provider's limits, and follow the step no more; it goes on there."""
+        self._admitted.leave()
+        self._unfollow()
+
+    def _unfollow(self) -> None:
+        if self._following is not None:
+            self._following.close()
+        self._following = None
+
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
         if self._provider_id is None:
@@ -57,6 +70,7 @@ class Chain:
 
     def settled(self, asked: NeedsTools) -> None:
         """Go on to the next step: the calls of this one are in the ledger."""
+        self._unfollow()
         self.number, self._provider_id, self._last_item = self.number + 1, None, asked.last_item
         self._lost = self.adopted = False
         self._asked = asked.calls
@@ -86,6 +100,7 @@ class Chain:
             # A step goes on from the calls of the one before; where they are answered already, the run asks anew.
             input=() if calls.continues else self._claim.input,
             answers=answers,
+            stream=self._claim.config.get("stream", self._settings.stream == "on"),
         )
         return step if self._lost else await self._to_create(step, repair=self._last_item is None)
 
@@ -130,6 +145,14 @@ class Chain:
 
     async def _create_once(self, step: Step) -> Created | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
+        limits, claim = self._parts.limits, self._claim
+        admitted = limits.at_once(step, claim)
+        if admitted is None:
+            admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
+        with admitted:
+            return await self._create_admitted(step, admitted)
+
+    async def _create_admitted(self, step: Step, admitted: Admission) -> Created | None:
         slot = self._backend.slot()
         await self._pace.unless_told(slot.acquire)
         try:
@@ -137,10 +160,13 @@ class Chain:
             await self._pace.until_leased()
             await self._pace.write(progress.intend, self.number, self._last_item)
             reach("outside.create.before")
+            self._admitted = admitted
+            admitted.goes_out()
             try:
                 created = await self._backend.create(step)
             except ProviderError as error:
                 reach("outside.create.after")
+                admitted.failed(error)
                 if error.unknown:
                     self._lost, self._began = True, monotonic()
                     self._pace.emit("run.answer_lost", code=error.code, message=error.message)
@@ -149,12 +175,14 @@ class Chain:
                     await self._pace.write(progress.withdraw)
                 raise
             reach("outside.create.after")
+            admitted.taken(created)
             return created
         finally:
             slot.release()
 
     async def _keep(self, created: Created) -> None:
         self._provider_id, self._began, self._lost = created.id, monotonic(), False
+        self._following = created.following
         self._created += 1
         await self._pace.write(progress.created, self.number, created.id, created.request_id)
         self._pace.emit("run.created", step=self.number, provider_id=created.id, request_id=created.request_id)
@@ -202,6 +230,7 @@ class Chain:
         reach("outside.adopt.after")
         if found is not None:
             self.adopted = True
+            self._admitted.ended(found)
             self._pace.emit("run.adopted", step=self.number)
         return found
 
@@ -215,12 +244,23 @@ class Chain:
 
     # ── wait and stop ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _wait(self, *, watched: bool = True) -> Ended:
-        """Look at the response in growing, jittered intervals until it has ended or has taken too long."""
+    async def _wait(self) -> Ended:
+        ended = await self._end_of_it(watched=True)
+        self._admitted.ended(ended)
+        return ended
+
+    async def _end_of_it(self, *, watched: bool) -> Ended:
+        """Look at the response in growing, jittered intervals until it has ended or has taken too long.
+
+        Where it is followed its end is told, and the looks are for what a silent connection does not tell.
+        """
         provider_id, looks = self._provider_id or "", 0
         while True:
-            looks += 1
-            await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+            if self._following is None:
+                looks += 1
+                await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
+            elif told := await self._told(self._following):
+                return told
             reach("outside.look.before")
             look = await self._pace.patiently(lambda: self._backend.look(provider_id))
             reach("outside.look.after")
@@ -228,6 +268,16 @@ class Chain:
                 return look
             if watched and (overdue := self._overdue(look)):
                 return await self._replace(*overdue)
+
+    async def _told(self, following: Following) -> Ended | None:
+        """Return the end that the provider tells, None when a look is due: after a while, or since it will not."""
+        seconds = self._settings.poll_max
+        told = await self._pace.unless_told(lambda: following.ended(seconds))
+        if following.broken:
+            self._pace.emit("run.stream_broken", step=self.number)
+        if following.broken or told:
+            self._unfollow()
+        return told
 
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
         """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
@@ -262,15 +312,19 @@ class Chain:
         if self._provider_id is None:
             return None
         self._pace.last(self._settings.cancel_timeout)
-        return await self._stopped()
+        last = await self._stopped()
+        if last is not None:
+            self._admitted.ended(last)
+        return last
 
     async def _stopped(self) -> Ended | None:
         provider_id = self._provider_id or ""
+        self._unfollow()  # no event tells of a cancel
         try:
             reach("outside.cancel.before")
             await self._pace.patiently(lambda: self._backend.cancel(provider_id))
             reach("outside.cancel.after")
-            return await self._wait(watched=False)
+            return await self._end_of_it(watched=False)
         except (TimeUp, ProviderError) as error:
             _log.warning("cancel_unconfirmed", provider_id=provider_id, error=str(error) or "no answer in time")
             self.unclear = True

@@ -44,10 +44,15 @@ class Metrics:
         self._retries = counter("retries_total", "Attempts that failed and are followed by another.", "reason")
         self._unknown = counter("unknown_outcomes_total", "Steps of which nobody can tell whether they were created.")
         self._adopted = counter("adopted_total", "Steps found at the provider after their creation was interrupted.")
+        self._broken = counter("broken_streams_total", "Streams that ended before the step that they follow.")
         self._tokens = counter("tokens_total", "Tokens that the provider counted.", "direction", "assistant")
         self._cost = counter("cost_usd_total", "What they cost by the price list.", "assistant")
         self._ends = counter("run_ends_total", "Runs that ended.", "status", "assistant")
         self._reaped = counter("reaped_runs_total", "Runs taken from workers whose lease ran out.")
+        self._limit_waits = histogram(
+            "limit_wait_seconds", "Waits of creates for the provider's limits.", _COMMIT_BUCKETS
+        )
+        self._limits = Gauge("runwright_limit", "Limits for a minute.", ["model", "kind"], registry=registry)
         self._run_seconds = histogram("run_seconds", "From a run's first claim to its end.", _RUN_BUCKETS)
         self._end_to_commit = histogram(
             "end_to_commit_seconds", "From the provider's end to the committed result.", _COMMIT_BUCKETS
@@ -61,9 +66,12 @@ class Metrics:
             "run.crashed": lambda _fields: self._retries.labels("crashed").inc(),
             "run.unknown": lambda _fields: self._unknown.inc(),
             "run.adopted": lambda _fields: self._adopted.inc(),
+            "run.stream_broken": lambda _fields: self._broken.inc(),
             "claim.lost": lambda _fields: self._lost.inc(),
             "provider.refused": lambda fields: self._refusals.labels(self._value("code", fields.get("code"))).inc(),
             "tool.finished": self._tool_finished,
+            "limit.waited": lambda fields: self._limit_waits.observe(fields["waited"]),
+            "limit.known": self._limit_known,
             "worker.reaped": lambda fields: self._reaped.inc(fields["runs"]),
         }
 
@@ -99,6 +107,11 @@ class Metrics:
     def _tool_finished(self, fields: Mapping[str, Any]) -> None:
         tool = fields["tool"] if fields["tool"] in self._tools else OTHER
         self._tool_calls.labels(tool, fields.get("error") or "completed").inc()
+
+    def _limit_known(self, fields: Mapping[str, Any]) -> None:
+        model = self._value("model", fields["model"])
+        for kind in ("requests", "tokens"):
+            self._limits.labels(model, kind).set(fields[kind])
 
     def _used(self, claim: Claim, usage: Usage) -> None:
         assistant = self._value("assistant", claim.assistant)

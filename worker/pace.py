@@ -131,7 +131,7 @@ class Pace:
         self.heed()
         try:
             async with asyncio.timeout(self.seconds_left()) as limit:
-                with self.held.heard_by(partial(limit.reschedule, 0.0)):
+                with self.held.heard_by(partial(_end, limit)):
                     return await request()
         except TimeoutError:
             if not limit.expired():
@@ -176,6 +176,11 @@ class Pace:
     def emit(self, name: str, **fields: Any) -> None:
         """Say what happened to the run."""
         self.parts.events.emit(name, claim=self.claim, **fields)
+
+
+def _end(limit: asyncio.Timeout) -> None:
+    if not limit.expired():  # one that has just passed cannot be moved any more
+        limit.reschedule(0.0)
 
 
 def _set(future: asyncio.Future[None]) -> None:

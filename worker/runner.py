@@ -1,6 +1,7 @@
 """One run's life, readable top to bottom: start or re-attach → wait → tools → submit → … → settle."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
@@ -34,7 +35,8 @@ class Runner:
         """Carry the run on from where its rows say it stands; raises LostClaim when it is no longer ours."""
         self._pace.emit("run.claimed")
         try:
-            await self._to_its_end()
+            with closing(self._chain):
+                await self._to_its_end()
         except HandOver:
             self._held.handed_over = True  # the engine lets go of all such runs at once
             self._pace.emit("run.handed_over")

@@ -151,3 +151,26 @@ def test_a_page_after_an_unknown_item_is_an_error(client: openai.OpenAI) -> None
     client.conversations.items.delete(ids[0], conversation_id=conversation)
     with pytest.raises(openai.NotFoundError, match="not found in conversation"):
         listed(conversation, order="asc", after=ids[0])
+
+
+def test_a_stream_is_cut_or_stalls(client: openai.OpenAI, simulator: Simulator) -> None:
+    """After so many events the connection breaks or says nothing more; the response itself goes on to its end."""
+    asked: Any = {"model": "gpt-4o", "background": True, "stream": True, "metadata": {"run_id": "r1"}}
+    for error in (openai.APIConnectionError, openai.APITimeoutError):
+        stream: Any = client.responses.create(input="[[cut 2]] [[stall 1]]", timeout=1, **asked)
+        ident = next(stream).response.id
+        with pytest.raises(openai.APIConnectionError) as broken:
+            list(stream)
+        assert type(broken.value) is error
+        wait_until(lambda: client.responses.retrieve(ident).status == "completed", "its end")  # noqa: B023 - here only
+    assert simulator.anomalies()["dropped"] == {"stream cut": 1, "stream stall": 1}
+
+
+def test_shares_of_streams_break(client: openai.OpenAI, simulator: Simulator) -> None:
+    """Every one where the share is 1, after as many events as the setting says."""
+    simulator.settings(stream_cut_share=1, stream_events=3)
+    stream: Any = client.responses.create(model="gpt-4o", input="x", background=True, stream=True)
+    for _ in range(3):
+        next(stream)
+    with pytest.raises(openai.APIConnectionError):
+        next(stream)

@@ -19,6 +19,8 @@ import openai
 import pytest
 from openai.types.responses import Response
 
+from tests.servers import wait_until
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECORDED = pathlib.Path(os.environ.get("TEST_RECORDED") or ROOT.parent / "shared" / "recorded")
 TOOLS: list[Any] = [
@@ -285,3 +287,63 @@ def test_the_asynchronous_client_works_as_well(base_url: str, control: httpx2.Cl
     """AsyncOpenAI creates and cancels; the counters see every one of them."""
     assert set(asyncio.run(_many(base_url, 20))) == {"cancelled"}
     assert control.get("/_simulator/counters?by_run=0").json()["provider_runs"] == 20
+
+
+def streamed(client: openai.OpenAI, text: Any, **options: Any) -> list[Any]:
+    """Create a response as a stream and return all its events."""
+    with client.responses.create(model="gpt-4o", input=text, stream=True, **options) as stream:
+        return list(stream)
+
+
+def test_a_stream_tells_a_response_from_its_creation_to_its_end(client: openai.OpenAI) -> None:
+    """OpenAI's events in its order, numbered; the deltas make the text, and the last event is the whole response."""
+    events = streamed(client, "[[say one two three]]", background=True, store=True)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type.removeprefix("response.") for event in events]
+    assert kinds[:5] == ["created", "queued", "in_progress", "output_item.added", "content_part.added"]
+    assert kinds[-4:] == ["output_text.done", "content_part.done", "output_item.done", "completed"]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "one two three"
+    assert events[0].response.status == "queued"
+    assert events[-1].response == client.responses.retrieve(events[-1].response.id)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "last"),
+    [
+        ("[[call alpha {}]]", {"tools": TOOLS}, "completed"),
+        ("[[fail server_error no]]", {}, "failed"),
+        ("[[say " + "word " * 100 + "]]", {"max_output_tokens": 20}, "incomplete"),
+    ],
+)
+def test_each_end_has_its_last_event(client: openai.OpenAI, text: str, options: dict[str, Any], last: str) -> None:
+    """Also in the foreground: calls with their arguments, a failure, an answer that was cut."""
+    events = streamed(client, text, **options)
+    assert (events[-1].type, events[-1].response.status) == (f"response.{last}", last)
+    arguments = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+    assert arguments == (["{", "}"] if "tools" in options else [])
+
+
+def test_events_can_be_had_once_more(client: openai.OpenAI) -> None:
+    """Those behind a number, of a response that was created as a stream in background mode; of no other."""
+    events = streamed(client, "[[say again]]", background=True, store=True)
+    ident = events[0].response.id
+    with client.responses.retrieve(ident, stream=True, starting_after=2) as again:
+        assert [event.sequence_number for event in again] == list(range(3, len(events)))
+    with pytest.raises(openai.BadRequestError, match=r"not created with stream=true\."):
+        client.responses.retrieve(start(client, "x").id, stream=True)
+    with pytest.raises(openai.BadRequestError, match=r"not created with background=true\.") as foreground:
+        client.responses.retrieve(streamed(client, "x")[0].response.id, stream=True)
+    assert (foreground.value.code, foreground.value.param) == ("invalid_request_error", "stream")
+
+
+def test_a_stream_that_nobody_reads_any_more_is_closed(client: openai.OpenAI, control: httpx2.Client) -> None:
+    """The counters see it open, and gone after the client left; the response goes on in background mode."""
+    with openai.OpenAI(api_key="test", base_url=str(control.base_url) + "/v1", max_retries=0) as plain:
+        stream = plain.responses.create(model="gpt-4o", input="[[hang]]", background=True, stream=True)
+        ident = next(stream).response.id  # type: ignore[union-attr]
+        assert control.get("/_simulator/counters").json()["streams_open"] == 1
+        stream.close()
+    wait_until(lambda: control.get("/_simulator/counters").json()["streams_open"] == 0, "the stream to be left")
+    assert client.responses.retrieve(ident).status in {"queued", "in_progress"}
+    assert client.responses.cancel(ident).status == "cancelled"
+    assert control.get("/_simulator/counters").json()["streams"] == 1

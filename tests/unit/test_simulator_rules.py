@@ -207,7 +207,7 @@ def test_a_failure_for_the_first_creates_counts_by_client_run(world: World) -> N
         ({"metadata": {"k": "v" * 513}}, "string_above_max_length"),
         ({"input": [{"role": "nobody", "content": "x"}]}, "invalid_value"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "missing_required_parameter"),
-        ({"stream": True}, "unsupported_parameter"),
+        ({"stream": "yes"}, "invalid_type"),
     ],
 )
 def test_a_request_that_openai_refuses_is_refused(world: World, body: JsonObject, code: str) -> None:

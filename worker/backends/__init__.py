@@ -5,5 +5,6 @@ responses  OpenAI's Responses in background mode, one conversation per thread
 bodies     what is read of the provider's answers, checked
 items      what a conversation tells of a response whose id was never learnt
 transport  requests over aiohttp, with the openai client's configuration
+streams    a step's server-sent events: the first and the last of them
 faults     what a failed request means: transient, permanent, unknown
 """

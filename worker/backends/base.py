@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tools.registry import Tool
@@ -48,14 +48,6 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """A step that the provider has taken on; request_id is what its support asks for."""
-
-    id: str
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Tail:
     """The end of a conversation: its newest item ("" where it has none) and the calls that have no output there."""
 
@@ -65,6 +57,35 @@ class Tail:
 
 Ended = NeedsTools | Done | Failed
 Look = Pending | Ended
+
+
+class Following(Protocol):
+    """A connection on which the provider tells the end of a step as soon as it is there."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it will tell nothing more, so that the step is to be looked at."""
+        ...
+
+    async def ended(self, seconds: float) -> Ended | None:
+        """Return how the step ended, None where it has not so soon, or where the connection is broken."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; the step goes on at the provider."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A step that the provider has taken on; request_id is what its support asks for."""
+
+    id: str
+    request_id: str | None = None
+    following: Following | None = None
+    """Whoever takes it closes it."""
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Of the answer, found whatever their case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +109,8 @@ class Step:
     tools: Sequence[Tool]
     input: Sequence[Any]
     answers: Sequence[Answer]
+    stream: bool = False
+    """Follow it, where the backend can and has room for one more."""
 
 
 class Backend(Protocol):

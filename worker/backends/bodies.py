@@ -129,6 +129,18 @@ class ResponseBody(Named):
         return said or "".join(part.refusal or "" for part in parts if part.type == "refusal")
 
 
+class BegunEvent(BaseModel):
+    """An event of a stream that names its response."""
+
+    response: Named
+
+
+class EndedEvent(BaseModel):
+    """The last event of a stream: the whole response."""
+
+    response: ResponseBody
+
+
 class ItemsBody(BaseModel):
     """A page of a conversation's items, as they are."""
 

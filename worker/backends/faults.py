@@ -45,6 +45,14 @@ def unreadable(message: str, *, creating: bool) -> ProviderError:
     return ProviderError("bad_answer", message, transient=not creating, unknown=creating)
 
 
+def interrupted(event: bytes, key: str) -> ProviderError:
+    """Return the meaning of a stream that begins with an error or with nothing: the work behind it may go on."""
+    told = _told(event)
+    code = clean(_text(told.get("code")) or "stream_ended")[:100]
+    said = _text(told.get("message")) or "the stream ended before its first event"
+    return ProviderError(code, str(clean(_without_key(said, key)))[:2000], unknown=True)
+
+
 def rejected(
     status: int, headers: Mapping[str, str], body: bytes, *, key: str = "", creating: bool = False
 ) -> ProviderError:
@@ -62,7 +70,8 @@ def rejected(
         return ProviderError(CONVERSATION_GONE, message, status=status)
     may_pass = status in _TRANSIENT_STATUSES or status >= 500
     transient = code == "conversation_locked" or (may_pass and code not in _SPENT)
-    return ProviderError(code, message, transient=transient, retry_after=_retry_after(headers), status=status)
+    told_to_wait = _retry_after(headers)
+    return ProviderError(code, message, transient=transient, retry_after=told_to_wait, status=status, headers=headers)
 
 
 def _told(body: bytes) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tools.registry import Tool
 from worker.backends import items
 from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Pending, Step, Tail
-from worker.backends.bodies import ItemsBody, Named, ResponseBody, read
+from worker.backends.bodies import BegunEvent, EndedEvent, ItemsBody, Named, ResponseBody, read
 from worker.backends.faults import TRANSIENT_CODES, unreadable
 from worker.backends.transport import Http, Reply, encode
 from worker.errors import ProviderError
@@ -43,9 +43,14 @@ _GOING_ON = frozenset({"queued", "in_progress"})
 class ResponsesBackend:
     """Speaks to one server with one key; bodies go out and come in as they are, checked where a run needs them."""
 
-    def __init__(self, *, api_key: str, base_url: str | None, requests: int, timeout: float, prices: Prices) -> None:
-        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once."""
-        self._http = Http(api_key=api_key, base_url=base_url, requests=requests, timeout=timeout)
+    def __init__(
+        self, *, api_key: str, base_url: str | None, requests: int, timeout: float, prices: Prices, streams: int = 0
+    ) -> None:
+        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
+
+        Of `streams` there are so many beside them; what finds no place is created without, and looked at.
+        """
+        self._http = Http(api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, streams=streams)
         self._prices = prices
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -64,8 +69,25 @@ class ResponsesBackend:
 
     async def create(self, step: Step) -> Created:
         """Create the step's response once; background and store are always explicit."""
-        reply = await self._http.send("POST", "/responses", encode(_body(step)), creating=True)
-        return Created(_read(reply, Named, creating=True).id, reply.headers.get("x-request-id"))
+        if step.stream and self._http.can_stream:
+            return await self._create_streamed(step)
+        return _created(await self._http.send("POST", "/responses", encode(_body(step)), creating=True))
+
+    async def _create_streamed(self, step: Step) -> Created:
+        content = encode({**_body(step), "stream": True})
+        reply, stream = await self._http.stream("/responses", content, self._told)
+        if stream is None:
+            return _created(reply)
+        try:
+            ident = _read(reply, BegunEvent, creating=True).response.id
+        except ProviderError:
+            stream.close()
+            raise
+        return Created(ident, reply.headers.get("x-request-id"), stream, reply.headers)
+
+    def _told(self, event: bytes) -> Look:
+        response = read(event, EndedEvent).response
+        return _meaning(response, self._usage(response))
 
     async def adopt(self, step: Step, after: str) -> Ended | None:
         """Find the step's result among the items that responses add to a conversation when they have ended.
@@ -122,6 +144,11 @@ class ResponsesBackend:
             return Usage()
         counted = response.usage.input_tokens, response.usage.output_tokens
         return Usage(*counted, self._prices.cost(response.model or "", *counted))
+
+
+def _created(reply: Reply) -> Created:
+    ident = _read(reply, Named, creating=True).id
+    return Created(ident, reply.headers.get("x-request-id"), headers=reply.headers)
 
 
 def _read(reply: Reply, kind: type[Body], *, creating: bool = False) -> Body:

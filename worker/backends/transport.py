@@ -9,6 +9,7 @@ connection that had closed.
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -20,6 +21,7 @@ from yarl import URL
 
 from worker.backends.bodies import clean
 from worker.backends.faults import explain, rejected
+from worker.backends.streams import Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
@@ -35,9 +37,12 @@ class Reply:
 
 
 class Http:
-    """Sends short requests to one server with one key; they share a bound, since thousands at once collapse."""
+    """Sends short requests to one server with one key; they share a bound, since thousands at once collapse.
 
-    def __init__(self, *, api_key: str, base_url: str | None, requests: int, timeout: float) -> None:
+    Streams have places of their own.
+    """
+
+    def __init__(self, *, api_key: str, base_url: str | None, requests: int, timeout: float, streams: int = 0) -> None:
         """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once."""
         if not (api_key.isascii() and api_key.isprintable()):
             raise SettingsError("OPENAI_API_KEY: holds a character that no HTTP header can carry, such as a line break")
@@ -45,9 +50,11 @@ class Http:
         self._key = api_key
         self._url = str(sdk.base_url).rstrip("/")
         self.bound = asyncio.Semaphore(requests)
+        self._places = asyncio.Semaphore(streams)
+        self._timeout = timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=requests, keepalive_timeout=_KEEP_ALIVE, ssl=httpx2.create_ssl_context()
+                limit=requests + streams, keepalive_timeout=_KEEP_ALIVE, ssl=httpx2.create_ssl_context()
             ),
             headers=_headers(sdk),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -80,6 +87,43 @@ class Http:
         if not 200 <= response.status < 300:
             raise rejected(response.status, response.headers, body, key=self._key, creating=creating)
         return Reply(response.headers, body)
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether there is a place for one more stream, which is to be taken before anything is awaited."""
+        return not self._places.locked()
+
+    async def stream(self, path: str, content: bytes, meaning: Meaning) -> tuple[Reply, Stream | None]:
+        """Send a POST that creates, and return the first event of its stream as the answer, with the stream.
+
+        A server that answers in one piece leaves nothing to follow.
+        """
+        with ExitStack() as ends:
+            await self._places.acquire()
+            ends.callback(self._places.release)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._begin(path, content, meaning, ends)
+            except ProviderError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as in _send
+                raise explain(error, creating=True) from None
+
+    async def _begin(self, path: str, content: bytes, meaning: Meaning, ends: ExitStack) -> tuple[Reply, Stream | None]:
+        # As long as it takes, but not without a word: one that stalls ends with an error of its read.
+        endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2, sock_read=self._timeout)
+        url = URL(self._url + path, encoded=True)
+        response = await self._session.post(url, data=content, allow_redirects=False, timeout=endless)
+        ends.callback(response.release)
+        if not 200 <= response.status < 300:
+            body = await response.read()
+            raise rejected(response.status, response.headers, body, key=self._key, creating=True)
+        if response.content_type != "text/event-stream":
+            return Reply(response.headers, await response.read()), None
+        stream = Stream(response.content, meaning)
+        first = await stream.begun(self._key)
+        stream.ends = ends.pop_all()
+        return Reply(response.headers, first), stream
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,129 @@
+"""A response as a stream of events, in OpenAI's forms and order (recorded), each at its time in the response's walk."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from simulator.faults import Trouble
+from simulator.provider import Provider
+from simulator.responses import Response
+from simulator.wire import JsonObject
+
+_CREATED, _STARTED, _ENDED = -1.0, 0.0, 1.0
+_LOOK = 1.0  # seconds between looks whether the response was cancelled meanwhile
+_PADDED = 16
+
+
+def events(response: Response, deltas: int) -> Iterator[tuple[float, JsonObject]]:
+    """Yield every event with its place in the walk: -1 the creation, 0 the start, 1 the end, shares between them.
+
+    Of each text and each call's arguments come so many deltas at most.
+    """
+    for number, (place, event) in enumerate(_walk(response, deltas)):
+        yield place, {**event, "sequence_number": number}
+
+
+def _walk(response: Response, deltas: int) -> Iterator[tuple[float, JsonObject]]:
+    background = bool(response.request.get("background"))
+    yield _CREATED, _told("created", response, "queued" if background else "in_progress")
+    if background:
+        yield _CREATED, _told("queued", response, "queued")
+    yield _STARTED, _told("in_progress", response, "in_progress")
+    pads = (response.request.get("stream_options") or {}).get("include_obfuscation") is not False
+    written = [e for at, item in enumerate(response.outcome.output) for e in _item(item, at, deltas, pads)]
+    for number, event in enumerate(written, 1):
+        yield number / (len(written) + 1), event
+    yield _ENDED, _told(response.outcome.status, response, response.outcome.status)
+
+
+def _told(name: str, response: Response, status: str) -> JsonObject:
+    return {"type": f"response.{name}", "response": response.shown(status)}
+
+
+def _item(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonObject]:
+    """Yield the events of one item of the output, a message or a function call."""
+    is_call = item["type"] == "function_call"
+    empty: JsonObject = {"arguments": ""} if is_call else {"content": []}
+    begun = {**item, **empty, "status": "in_progress"}
+    yield {"type": "response.output_item.added", "output_index": at, "item": begun}
+    yield from _arguments(item, at, deltas, pads) if is_call else _text(item, at, deltas, pads)
+    yield {"type": "response.output_item.done", "output_index": at, "item": item}
+
+
+def _arguments(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonObject]:
+    where = {"item_id": item["id"], "output_index": at}
+    for piece in _pieces(item["arguments"], deltas):
+        yield {"type": "response.function_call_arguments.delta", **where, "delta": piece, **_pad(piece, pads)}
+    told = {"name": item["name"], "arguments": item["arguments"]}
+    yield {"type": "response.function_call_arguments.done", **where, **told}
+
+
+def _text(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonObject]:
+    (part,) = item["content"]
+    where = {"item_id": item["id"], "output_index": at, "content_index": 0}
+    yield {"type": "response.content_part.added", **where, "part": {**part, "text": ""}}
+    for piece in _pieces(part["text"], deltas):
+        yield {"type": "response.output_text.delta", **where, "delta": piece, "logprobs": [], **_pad(piece, pads)}
+    yield {"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []}
+    yield {"type": "response.content_part.done", **where, "part": part}
+
+
+def _pieces(text: str, count: int) -> Iterator[str]:
+    size = max(1, -(-len(text) // count)) if count else 0
+    return (text[at : at + size] for at in range(0, len(text) if count else 0, size or 1))
+
+
+def _pad(piece: str, pads: bool) -> JsonObject:
+    """Pad a delta, as OpenAI does so that its size on the wire does not tell the text."""
+    return {"obfuscation": secrets.token_urlsafe(_PADDED)[len(piece) % _PADDED :]} if pads else {}
+
+
+async def sent(
+    provider: Provider, response: Response, after: int, trouble: Trouble | None, cut: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """Send the events behind the number `after` as they come due; a cancel ends the stream, for no event says it.
+
+    A trouble, `cut` or `stall`, befalls the stream when so many events are sent. Who leaves the stream of a foreground
+    response stops it.
+    """
+    counters, count = provider.counters, 0
+    counters.streams += 1
+    counters.streams_open += 1
+    try:
+        for place, event in events(response, provider.faults.settings.stream_deltas):
+            if event["sequence_number"] <= after:
+                continue
+            if trouble is not None and count >= trouble.seconds:
+                counters.dropped[f"stream {trouble.kind}"] += 1
+                await _befall(trouble, cut)
+            await _until(provider, response, place)
+            if response.cancelled:
+                return
+            count += 1
+            yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    finally:
+        counters.streams_open -= 1
+        if not response.request.get("background"):
+            provider.stop(response)
+
+
+async def _until(provider: Provider, response: Response, place: float) -> None:
+    """Wait until an event is due; when that is may change, and a cancel may come, while we wait."""
+    while (left := _due(response, place) - provider.clock()) > 0:
+        if response.cancelled:
+            return
+        await asyncio.sleep(min(left, _LOOK))
+
+
+def _due(response: Response, place: float) -> float:
+    if place <= _STARTED:
+        return response.starts if place == _STARTED else response.created
+    return response.starts + place * (response.ends - response.starts)
+
+
+async def _befall(trouble: Trouble, cut: Callable[[], None]) -> None:
+    """Say no more: the connection is cut, or left open until the client goes away."""
+    if trouble.kind == "cut":
+        cut()
+    await asyncio.Event().wait()
