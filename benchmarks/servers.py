@@ -21,7 +21,7 @@ from tests.servers import CeleryWorker, Process, running, valkey
 from worker import urls
 from worker.settings import Settings, environment
 from worker.store.database import Database
-from worker.store.schema import migrate
+from worker.store.migrating import migrate
 
 _DURABLE = ("max_connections=200",)  # everything else as it comes: fsync is on
 
