@@ -1,6 +1,6 @@
 # Everything a newcomer types. The first target that needs it sets up .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check chaos bench lock
+.PHONY: help setup demo up test check chaos bench bench-full lock
 
 INSTALLED := .venv/.installed
 BIN := .venv/bin
@@ -14,7 +14,7 @@ BARE = $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do 
 	2>/dev/null && break; done)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(INSTALLED) ## run the main job over samples/ on the simulator (LIVE=1: on your provider and servers)
 	@$(BIN)/runwright demo $(if $(LIVE),--live)
@@ -35,8 +35,11 @@ check: $(INSTALLED) ## look for what tools find: format, lint, types
 chaos: $(INSTALLED) ## kill workers and servers under thousands of runs (ARGS="--runs 1000 --kills 100")
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(INSTALLED) ## measure
+bench: $(INSTALLED) ## measure what a run costs, beside its rivals: minutes (ARGS="--only cpu --runs 1000")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-full: $(INSTALLED) ## the whole table, up to 10,000 runs in flight: an hour
+	@$(BIN)/python -m benchmarks --full $(ARGS)
 
 setup: $(INSTALLED) ## make .venv and install the locked dependencies
 

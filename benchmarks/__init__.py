@@ -1,7 +1,17 @@
-"""What a run costs: a real worker on the simulator, beside a script that makes the same requests and keeps nothing.
+"""What a run costs: real workers on a fast stand-in for the provider, beside scripts that keep nothing.
 
-__main__       `make bench`: both in one run on one machine, so that their ratio means something
-bare           the script: asyncio and the stock openai client, no database, no recovery
-fleet_limits   four workers under one limit of the provider: how much of it they use, how often they are refused
-looks          a simulation: what looks cost and how late they see an end
+__main__      `make bench`, `make bench-full`: which scenarios, how often; writes results.json
+scenarios     what is measured, and beside what
+measure       one measurement: so many runs through a worker or a rival, and the checks that each run has one result
+backlog       the queue without a worker: submit and claim
+servers       the ground: provider, Redis, databases on one core, what is measured on the other
+provider      the stand-in: it costs next to nothing
+rivals        the scripts and the tutorial's loop
+accounting    CPU and memory of a process tree, from /proc
+machine       what was measured on, and how fast it was just then
+figures       median, least and most of what was measured; the columns of the tables
+plots         the plots of docs/performance.md
+report        the tables on the terminal and in docs/performance.md
+fleet_limits  four workers under one limit of the provider: how much of it they use, how often they are refused
+looks         a simulation: what looks cost and how late they see an end
 """

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,11 +18,11 @@ from tests.servers import Process, running
 
 NOBODY = 65534
 ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-_UNSAFE_AND_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+UNSAFE_AND_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
 @contextlib.contextmanager
-def postgres(logs: Path) -> Iterator[str]:
+def postgres(logs: Path, settings: Sequence[str] = UNSAFE_AND_FAST) -> Iterator[str]:
     """Run a server; the block gets its URL, without a driver's name. Skips where none can be had."""
     # Short, and in the common temporary folder: a socket's path is limited and another user has to reach it.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
@@ -40,7 +40,7 @@ def postgres(logs: Path) -> Iterator[str]:
         )
         # Only the socket in this folder: no port to collide on, and nobody else gets in.
         serve = [*prefix, str(programs / "postgres"), "-D", str(folder / "data"), "-h", "", "-k", str(folder)]
-        serve += [part for setting in _UNSAFE_AND_FAST for part in ("-c", setting)]
+        serve += [part for setting in settings for part in ("-c", setting)]
         url = f"postgresql://postgres@/postgres?host={folder}"
         with running(Process(serve, logs / "postgres.log", ENV, cwd=folder, **options)) as server:
             server.wait_for(lambda: answers(url), "PostgreSQL")

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "simulator": set(),
     "worker": {"tools"},
     "tasks": {"worker", "tools"},
-    "benchmarks": {"tasks", "worker", "tools", "simulator"},
+    "benchmarks": {"tests", "tasks", "worker", "tools", "simulator"},  # its servers are started as the tests' are
     "tests": {"benchmarks", "tasks", "worker", "tools", "simulator"},
 }
 READS_ENVIRONMENT = {"worker/settings.py", "simulator/__main__.py"}
