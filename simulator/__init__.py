@@ -12,6 +12,7 @@
     errors         OpenAI's error bodies
     wire           OpenAI's shapes: ids, items, response objects, lists, headers
     faults         latency and faults, by settings; every later fault goes here
+    limits         requests and tokens per minute, by key and model
     counters       what happened, for proofs
     model          the model: items in, text or function calls out; a pure function
     prompt         what the model is given, seen as request, documents and tool outputs

@@ -64,17 +64,22 @@ def _route(method: str, path: str, handler: Handler, *, faulty: bool = False) ->
         started = time.perf_counter()
         provider: Provider = request.app.state.provider
         provider.counters.requests += 1
+        request.state.limits = {} if (method, path) == ("POST", "/responses") else wire.unlimited()
         try:
             body = await _admitted(provider, request, faulty=faulty)
             content = await handler(provider, request, body)
-            return connections.answer(request.state.trouble, content, wire.headers(started))
+            return connections.answer(request.state.trouble, content, _headers(request, started))
         except connections.Dropped as dropped:
             return await connections.drop(request, provider.counters, dropped.how)
         except errors.ApiError as error:
             provider.counters.rejected[error.name] += 1
-            return JSONResponse(error.body, error.status, {**wire.headers(started), **error.headers})
+            return JSONResponse(error.body, error.status, {**_headers(request, started), **error.headers})
 
     return Route(f"/v1{path}", endpoint, methods=[method], name=f"{method} {path}")
+
+
+def _headers(request: Request, started: float) -> dict[str, str]:
+    return {**wire.headers(started), **request.state.limits}
 
 
 async def _admitted(provider: Provider, request: Request, *, faulty: bool) -> JsonObject:
@@ -140,6 +145,7 @@ async def _unknown(request: Request, _: Exception) -> JSONResponse:
 async def create_response(provider: Provider, request: Request, body: JsonObject) -> Content:
     """POST /responses: at once in background mode or as a stream, else when the response has ended."""
     provider.counters.creates += 1
+    request.state.limits = _limited(provider, request, body)
     asking = provider.asked(body)
     trouble = provider.trouble(asking, "drop before", "drop after", "late", "slow")
     if trouble is not None:
@@ -151,6 +157,18 @@ async def create_response(provider: Provider, request: Request, body: JsonObject
     if not body.get("background"):
         await _until_ended(provider, request, response)
     return response.body(provider.clock())
+
+
+def _limited(provider: Provider, request: Request, body: JsonObject) -> dict[str, str]:
+    """Pass the limiter and return its headers; whatever comes of the request then, it has counted."""
+    try:
+        told = provider.limits.take(request.headers["authorization"], str(body.get("model")), body)
+    except errors.ApiError as error:
+        request.state.limits = error.headers
+        provider.counters.limit_refused += 1
+        raise
+    provider.counters.limit_granted += 1
+    return told
 
 
 async def _until_ended(provider: Provider, request: Request, response: Response) -> None:

@@ -42,6 +42,8 @@ class Counters:
     def __init__(self) -> None:
         self.requests = 0
         self.creates = 0
+        self.limit_granted = 0
+        self.limit_refused = 0
         self.provider_runs = 0
         self.overlaps = 0
         self.streams = 0
@@ -137,6 +139,8 @@ class Counters:
         active = sum(until > now for ends in self._active.values() for until in ends.values())
         return {
             "creates": self.creates,
+            "limit_granted": self.limit_granted,
+            "limit_refused": self.limit_refused,
             "provider_runs": self.provider_runs,
             "overlaps": self.overlaps,
             "requests": self.requests,

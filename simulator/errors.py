@@ -3,6 +3,7 @@
 Sources: recorded exchanges, provider-facts 1.2 to 1.4, and error bodies quoted in public bug reports.
 """
 
+import math
 from typing import Any
 
 NO_KEY = (
@@ -107,6 +108,17 @@ def rate_limited(retry_after: float) -> ApiError:
     )
     headers = {"retry-after": f"{retry_after:g}", "retry-after-ms": f"{retry_after * 1000:.0f}"}
     return ApiError(429, message, code="rate_limit_exceeded", kind="requests", headers=headers)
+
+
+def over_limit(model: str, kind: str, limit: int, seconds: float, headers: dict[str, str]) -> ApiError:
+    """A 429 of the limiter; headers are the limits as they stand."""
+    short = {"requests": "RPM", "tokens": "TPM"}[kind]
+    message = (
+        f"Rate limit reached for {model} in organization org-simulated on {kind} per min ({short}): Limit {limit}. "
+        f"Please try again in {seconds:.3f}s. Visit https://platform.openai.com/account/rate-limits to learn more."
+    )
+    wait = {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
+    return ApiError(429, message, code="rate_limit_exceeded", kind=kind, headers={**headers, **wait})
 
 
 def server_error() -> ApiError:

@@ -31,6 +31,9 @@ class FaultSettings:
     latency: str = _setting("0.2:1.5", "seconds a response takes: MIN:MAX, SECONDS or lognormal:MEDIAN:SIGMA")
     seed: int = _setting(0, "seed of latency and faults")
     rate_limit_share: float = _setting(0.0, "share of creates and polls answered 429")
+    requests_per_minute: int = _setting(0, "creates that each key may make of each model in a minute; 0: any number")
+    tokens_per_minute: int = _setting(0, "tokens that they may count for in a minute; 0: any number")
+    limit_burst: float = _setting(60.0, "seconds' worth of a limit that may go at once")
     error_share: float = _setting(0.0, "share of creates and polls answered 500")
     retry_after: float = _setting(1.0, "seconds that a 429 asks to wait")
     drop_before_share: float = _setting(0.0, "share of creates and polls whose connection is cut and nothing done")
@@ -63,6 +66,8 @@ class FaultSettings:
                 raise ValueError(f"{field.name}: a share is a number from 0 to 1, not {value}")
             if field.name.startswith("stream_") and value < 0:
                 raise ValueError(f"{field.name} is a count, not {value}")
+            if field.name.endswith("_per_minute") and value < 0:
+                raise ValueError(f"{field.name} is a number from 0, not {value}")
             if isinstance(value, float) and not 0.0 <= value < math.inf:
                 raise ValueError(f"{field.name} is a number of seconds, not {value}")
             if one_of and value not in one_of:

@@ -12,6 +12,7 @@ from simulator import errors, validation
 from simulator.conversations import Conversation
 from simulator.counters import Counters
 from simulator.faults import Faults, Trouble
+from simulator.limits import Limits
 from simulator.model import Reply, reply_to
 from simulator.prompt import Prompt
 from simulator.reading import item_text
@@ -50,6 +51,7 @@ class Provider:
         self.counters = Counters()
         self.conversations: dict[str, Conversation] = {}
         self.responses: dict[str, Response] = {}
+        self.limits = Limits(lambda: self.faults.settings, self.clock)
         self._troubled: Counter[tuple[str, str, int]] = Counter()
         self._shared: dict[str, Any] = {}
 

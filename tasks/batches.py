@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from tasks import runs
 from tasks.hooks import hook
-from tools.extract import SUFFIXES, Unreadable, extract_text
+from tools.errors import Unreadable
+from tools.extract import SUFFIXES, extract_text
 from tools.text import storable
 from worker.errors import UsageError
 from worker.prices import Prices

@@ -15,11 +15,12 @@ import redis
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from tests.nursery import Nursery
 from tests.postgres import postgres
 from tests.servers import REAPER, Simulator, Stack, is_foreign, simulator, stack, valkey
 from worker import urls
 from worker.store.database import Database
-from worker.store.schema import migrate
+from worker.store.migrating import migrate
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -117,12 +118,20 @@ def fresh_simulator(simulator_server: Simulator) -> Iterator[Simulator]:
     simulator_server.settings(**before)
 
 
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Return what starts workers in a fraction of the time; tests of the start itself use `servers.CeleryWorker`."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
+        yield nursery
+
+
 @pytest.fixture(name="stack", scope="module")
 def module_stack(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     valkey_server: str,
     simulator_server: Simulator,
+    nursery: Nursery,
 ) -> Iterator[Stack]:
     """Return fresh servers for all tests of a module; the parameter, given indirectly, is the kind of database."""
     folder = tmp_path_factory.mktemp("stack")
@@ -134,7 +143,9 @@ def module_stack(
         else:
             names = request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_template")
             url = servers.enter_context(_postgres_database(*names))
-        yield servers.enter_context(stack(folder, url, _emptied(valkey_server), simulator_server))
+        led = servers.enter_context(stack(folder, url, _emptied(valkey_server), simulator_server, nursery.start))
+        servers.callback(nursery.kill_all)
+        yield led
 
 
 def _emptied(url: str) -> str:

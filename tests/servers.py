@@ -11,7 +11,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -49,8 +49,22 @@ def wait_until(condition: Callable[[], T], what: str, seconds: float = 20.0) -> 
     return answer
 
 
+class Child(Protocol):
+    """What a test needs of a child process, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+
+
 class Process:
     """A child in a process group of its own, its output in a file."""
+
+    popen: Child
 
     def __init__(self, arguments: list[str], log_file: Path, env: Mapping[str, str], **options: Any) -> None:
         self.log_file = log_file
@@ -105,7 +119,8 @@ class Process:
     def kill(self) -> None:
         """End the process and its children at once, as `kill -9` does."""
         if self.popen.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             self.popen.wait(10)
         REAPER.tell("-", self.pid)
 
@@ -187,31 +202,33 @@ class CeleryWorker(Process):
         self.wait_for(lambda: f"{self.node} ready." in self.log(), "the worker")
 
 
-@contextlib.contextmanager
-def celery_worker(folder: Path, env: Mapping[str, str], *options: str) -> Iterator[CeleryWorker]:
-    """Run a worker and wait until it is ready; the block may stop or kill it."""
-    worker = CeleryWorker(folder, env, *options)
-    with running(worker):
-        worker.wait_until_ready()
-        yield worker
+Start = Callable[..., CeleryWorker]
+"""Starts a worker; it is given a folder for its log, its environment and its options."""
 
 
 class Stack:
     """A database, a Redis and a simulator, and the environment that leads workers to them."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], simulator: Simulator) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], simulator: Simulator, start: Start) -> None:
         self.folder = folder
         self.env = env
         self.simulator = simulator
+        self._start = start
 
-    def worker(self, *options: str, **changes: str) -> contextlib.AbstractContextManager[CeleryWorker]:
-        """Run a worker on this stack until the block ends; changes are further variables."""
-        return celery_worker(self.folder, {**self.env, **changes}, *options)
+    def start(self, *options: str, **changes: str) -> CeleryWorker:
+        """Start a worker on this stack, which is not ready yet; changes are further variables."""
+        return self._start(self.folder, {**self.env, **changes}, *options)
+
+    @contextlib.contextmanager
+    def worker(self, *options: str, **changes: str) -> Iterator[CeleryWorker]:
+        """Run a worker and wait until it is ready; the block may stop or kill it."""
+        with self.workers(1, *options, **changes) as (worker,):
+            yield worker
 
     @contextlib.contextmanager
     def workers(self, count: int, *options: str, **changes: str) -> Iterator[list[CeleryWorker]]:
         """Run several workers, started at the same time."""
-        workers = [CeleryWorker(self.folder, {**self.env, **changes}, *options) for _ in range(count)]
+        workers = [self.start(*options, **changes) for _ in range(count)]
         with contextlib.ExitStack() as ends:
             for worker in workers:
                 ends.enter_context(running(worker))
@@ -231,8 +248,10 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(folder: Path, database_url: str, redis_url: str, simulator: Simulator) -> Iterator[Stack]:
-    """Lead this process, as a producer, and the workers of the block to these servers."""
+def stack(
+    folder: Path, database_url: str, redis_url: str, simulator: Simulator, start: Start = CeleryWorker
+) -> Iterator[Stack]:
+    """Lead this process, as a producer, and the workers of the block, started so, to these servers."""
     leads = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "RUNWRIGHT_HOME": str(folder / "home")}
     provider = {"OPENAI_BASE_URL": simulator.url, "OPENAI_API_KEY": "sk-none-of-anybody"}
     with pytest.MonkeyPatch.context() as patch:
@@ -240,7 +259,7 @@ def stack(folder: Path, database_url: str, redis_url: str, simulator: Simulator)
             patch.setenv(variable, value)
         producer.cache_clear()
         try:
-            yield Stack(folder, {**os.environ, **provider, **SOON}, simulator)
+            yield Stack(folder, {**os.environ, **provider, **SOON}, simulator, start)
         finally:
             producer().database.close()
             producer.cache_clear()

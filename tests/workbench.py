@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import fakeredis
+
 from tests.conformance.ground import Ground
 from tools.execution import Executor
 from tools.registry import Registry, tool_of
 from worker.backends.base import Created, Ended, Look, Step, Tail
 from worker.events import Events
+from worker.limits.asking import Limits
+from worker.limits.gates import Gates
 from worker.outage import Outage
 from worker.parts import Parts
 from worker.pool import StorePool
@@ -80,4 +84,5 @@ def parts(ground: Ground, provider: Provider, *functions: Callable[..., object],
         executor=Executor(registry),
         events=Events(),
         outage=Outage(),
+        limits=Gates(fakeredis.FakeAsyncRedis(), Limits(), server="s", key="k", emit=lambda *_, **__: None),
     )

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from tools.context import ToolContext
-from tools.extract import SUFFIXES, Unreadable, extract_text
+from tools.errors import Unreadable
+from tools.extract import SUFFIXES, extract_text
 from tools.folder import find_file
 from tools.registry import tool
 

@@ -1,30 +1,10 @@
 """The text of a file: plain text, Markdown, CSV, HTML and PDF."""
 
-import logging
-import re
-from collections.abc import Callable
-from io import BytesIO
+import importlib
 from pathlib import Path
 
-from bs4 import BeautifulSoup
-from bs4.element import NavigableString
-from pypdf import PdfReader
-from pypdf.errors import DependencyError
-
-from tools.text import decode, storable
-
-logging.getLogger("pypdf").setLevel(logging.ERROR)  # its warnings quote the document
-
-_INVISIBLE = ["script", "style", "template", "noscript"]
-_LINES = ["br", "caption", "dd", "dt", "li", "tr"]
-_BLOCKS = [
-    "address", "article", "aside", "blockquote", "div", "dl", "fieldset", "figure", "footer", "form", "h1", "h2", "h3",
-    "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "title", "ul",
-]  # fmt: skip  # one tag a line says nothing more
-
-
-class Unreadable(Exception):
-    """A file has no text to give; the message is the reason."""
+from tools.errors import Unreadable
+from tools.text import storable
 
 
 def extract_text(path: Path, *, max_bytes: int = 50_000_000) -> str:
@@ -33,7 +13,8 @@ def extract_text(path: Path, *, max_bytes: int = 50_000_000) -> str:
     if reader is None:
         known = " ".join(sorted(SUFFIXES))
         raise Unreadable(f"files of kind {path.suffix or '(no suffix)'!r} are not supported; supported are {known}")
-    text = reader(read_bytes(path, max_bytes=max_bytes)).strip()
+    data = read_bytes(path, max_bytes=max_bytes)
+    text = str(importlib.import_module(f"tools.readers.{reader}").text(data)).strip()
     if not text:
         raise Unreadable("it holds no text")
     return storable(text)
@@ -55,53 +36,11 @@ def read_bytes(path: Path, *, max_bytes: int = 50_000_000) -> bytes:
     return data
 
 
-def _plain(data: bytes) -> str:
-    try:
-        return decode(data)
-    except ValueError as error:
-        raise Unreadable(str(error)) from error
-
-
-def _html(data: bytes) -> str:
-    if b"<" not in data:
-        return _plain(data)
-    soup = BeautifulSoup(data, "html.parser")
-    for element in soup.find_all(_INVISIBLE):
-        element.decompose()
-    for string in soup.find_all(string=True):
-        if type(string) is NavigableString and string.find_parent("pre") is None:  # comments are subclasses
-            string.replace_with(re.sub(r"\s+", " ", string))
-    for element in soup.find_all(_BLOCKS):
-        element.insert_before("\n")
-    for element in soup.find_all(_BLOCKS + _LINES):
-        element.insert_after("\n")
-    for element in soup.find_all(["td", "th"]):
-        element.append(" ")
-    lines = (re.sub(r"[ \t]+", " ", line).strip() for line in soup.get_text().splitlines())
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
-
-
-def _pdf(data: bytes) -> str:
-    try:
-        reader = PdfReader(BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise Unreadable("the PDF is protected by a password")
-        text = "\n\n".join(page.extract_text() for page in reader.pages)
-    except Unreadable:
-        raise
-    except DependencyError as error:
-        raise Unreadable("the PDF is encrypted in a way that cannot be read here") from error
-    except Exception as error:  # a damaged file raises anything from KeyError to RecursionError
-        raise Unreadable(f"the PDF is damaged ({type(error).__name__})") from error
-    if not text.strip():
-        raise Unreadable("the PDF holds no text; it may be a scan")
-    return text
-
-
-_READERS: dict[str, Callable[[bytes], str]] = {
-    **dict.fromkeys((".txt", ".md", ".markdown", ".csv", ".tsv"), _plain),
-    **dict.fromkeys((".html", ".htm"), _html),
-    ".pdf": _pdf,
+# By suffix the module of tools/readers that is imported with the first file of its kind.
+_READERS = {
+    **dict.fromkeys((".txt", ".md", ".markdown", ".csv", ".tsv"), "plain"),
+    **dict.fromkeys((".html", ".htm"), "markup"),
+    ".pdf": "pdf",
 }
 SUFFIXES = frozenset(_READERS)
 """The kinds of file that can be read, in lower case."""

@@ -6,7 +6,8 @@ from io import StringIO
 from typing import Annotated
 
 from tools.context import ToolContext
-from tools.extract import Unreadable, read_bytes
+from tools.errors import Unreadable
+from tools.extract import read_bytes
 from tools.folder import find_file
 from tools.registry import tool
 from tools.text import decode

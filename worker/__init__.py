@@ -5,6 +5,7 @@
     store/      every query, the only writer;  migrations/: Alembic
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
+    limits/     the provider's limits over the whole fleet
     chain       its steps at the provider;  calls: its tool calls;  outage: when the provider is away
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the threads that call the store
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"

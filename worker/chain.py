@@ -12,6 +12,7 @@ from worker.backends.base import Answer, Created, Done, Ended, Failed, Following
 from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
+from worker.limits.gates import Admission
 from worker.pace import Pace, TimeUp
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -37,6 +38,7 @@ class Chain:
         self._following: Following | None = None
         self._began = monotonic() - claim.step_age
         self._lost = claim.intent_step == claim.step
+        self._admitted = pace.parts.limits.resumed(claim)
         self._last_item = claim.intent_after if self._lost else claim.last_item
         self._asked: Sequence[Asked] = ()
         self.adopted = False
@@ -49,7 +51,11 @@ class Chain:
         self.unclear = self.unclear or self._lost or self._provider_id is not None
 
     def close(self) -> None:
-        """Follow the step in hand no more; it goes on at the provider."""
+        """Let go of the run's place in the provider's limits, and follow the step no more; it goes on there."""
+        self._admitted.leave()
+        self._unfollow()
+
+    def _unfollow(self) -> None:
         if self._following is not None:
             self._following.close()
         self._following = None
@@ -64,7 +70,7 @@ class Chain:
 
     def settled(self, asked: NeedsTools) -> None:
         """Go on to the next step: the calls of this one are in the ledger."""
-        self.close()
+        self._unfollow()
         self.number, self._provider_id, self._last_item = self.number + 1, None, asked.last_item
         self._lost = self.adopted = False
         self._asked = asked.calls
@@ -139,6 +145,14 @@ class Chain:
 
     async def _create_once(self, step: Step) -> Created | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
+        limits, claim = self._parts.limits, self._claim
+        admitted = limits.at_once(step, claim)
+        if admitted is None:
+            admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
+        with admitted:
+            return await self._create_admitted(step, admitted)
+
+    async def _create_admitted(self, step: Step, admitted: Admission) -> Created | None:
         slot = self._backend.slot()
         await self._pace.unless_told(slot.acquire)
         try:
@@ -146,10 +160,13 @@ class Chain:
             await self._pace.until_leased()
             await self._pace.write(progress.intend, self.number, self._last_item)
             reach("outside.create.before")
+            self._admitted = admitted
+            admitted.goes_out()
             try:
                 created = await self._backend.create(step)
             except ProviderError as error:
                 reach("outside.create.after")
+                admitted.failed(error)
                 if error.unknown:
                     self._lost, self._began = True, monotonic()
                     self._pace.emit("run.answer_lost", code=error.code, message=error.message)
@@ -158,6 +175,7 @@ class Chain:
                     await self._pace.write(progress.withdraw)
                 raise
             reach("outside.create.after")
+            admitted.taken(created)
             return created
         finally:
             slot.release()
@@ -212,6 +230,7 @@ class Chain:
         reach("outside.adopt.after")
         if found is not None:
             self.adopted = True
+            self._admitted.ended(found)
             self._pace.emit("run.adopted", step=self.number)
         return found
 
@@ -225,7 +244,12 @@ class Chain:
 
     # ── wait and stop ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _wait(self, *, watched: bool = True) -> Ended:
+    async def _wait(self) -> Ended:
+        ended = await self._end_of_it(watched=True)
+        self._admitted.ended(ended)
+        return ended
+
+    async def _end_of_it(self, *, watched: bool) -> Ended:
         """Look at the response in growing, jittered intervals until it has ended or has taken too long.
 
         Where it is followed its end is told, and the looks are for what a silent connection does not tell.
@@ -252,7 +276,7 @@ class Chain:
         if following.broken:
             self._pace.emit("run.stream_broken", step=self.number)
         if following.broken or told:
-            self.close()
+            self._unfollow()
         return told
 
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
@@ -288,16 +312,19 @@ class Chain:
         if self._provider_id is None:
             return None
         self._pace.last(self._settings.cancel_timeout)
-        return await self._stopped()
+        last = await self._stopped()
+        if last is not None:
+            self._admitted.ended(last)
+        return last
 
     async def _stopped(self) -> Ended | None:
         provider_id = self._provider_id or ""
-        self.close()  # no event tells of a cancel
+        self._unfollow()  # no event tells of a cancel
         try:
             reach("outside.cancel.before")
             await self._pace.patiently(lambda: self._backend.cancel(provider_id))
             reach("outside.cancel.after")
-            return await self._wait(watched=False)
+            return await self._end_of_it(watched=False)
         except (TimeUp, ProviderError) as error:
             _log.warning("cancel_unconfirmed", provider_id=provider_id, error=str(error) or "no answer in time")
             self.unclear = True

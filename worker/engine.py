@@ -316,6 +316,7 @@ class Engine:
             await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
         await self._leave()
         self._lease.stop()
+        await self._parts.limits.close()
         await self._parts.backend.close()
         await self._parts.executor.close()
         self._parts.store.close()

@@ -1,5 +1,7 @@
 """The errors that some `except` of ours names."""
 
+from collections.abc import Mapping
+
 
 class RunwrightError(Exception):
     """Anything Runwright reports to a person in one line."""
@@ -48,6 +50,7 @@ class ProviderError(Exception):
         unknown: bool = False,
         retry_after: float | None = None,
         status: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Keep the provider's code and words, the seconds it asks to wait, and its HTTP status where it answered."""
         super().__init__(f"{code}: {message}")
@@ -57,3 +60,4 @@ class ProviderError(Exception):
         self.unknown = unknown
         self.retry_after = retry_after
         self.status = status
+        self.headers = headers or {}

@@ -49,6 +49,10 @@ class Metrics:
         self._cost = counter("cost_usd_total", "What they cost by the price list.", "assistant")
         self._ends = counter("run_ends_total", "Runs that ended.", "status", "assistant")
         self._reaped = counter("reaped_runs_total", "Runs taken from workers whose lease ran out.")
+        self._limit_waits = histogram(
+            "limit_wait_seconds", "Waits of creates for the provider's limits.", _COMMIT_BUCKETS
+        )
+        self._limits = Gauge("runwright_limit", "Limits for a minute.", ["model", "kind"], registry=registry)
         self._run_seconds = histogram("run_seconds", "From a run's first claim to its end.", _RUN_BUCKETS)
         self._end_to_commit = histogram(
             "end_to_commit_seconds", "From the provider's end to the committed result.", _COMMIT_BUCKETS
@@ -66,6 +70,8 @@ class Metrics:
             "claim.lost": lambda _fields: self._lost.inc(),
             "provider.refused": lambda fields: self._refusals.labels(self._value("code", fields.get("code"))).inc(),
             "tool.finished": self._tool_finished,
+            "limit.waited": lambda fields: self._limit_waits.observe(fields["waited"]),
+            "limit.known": self._limit_known,
             "worker.reaped": lambda fields: self._reaped.inc(fields["runs"]),
         }
 
@@ -101,6 +107,11 @@ class Metrics:
     def _tool_finished(self, fields: Mapping[str, Any]) -> None:
         tool = fields["tool"] if fields["tool"] in self._tools else OTHER
         self._tool_calls.labels(tool, fields.get("error") or "completed").inc()
+
+    def _limit_known(self, fields: Mapping[str, Any]) -> None:
+        model = self._value("model", fields["model"])
+        for kind in ("requests", "tokens"):
+            self._limits.labels(model, kind).set(fields[kind])
 
     def _used(self, claim: Claim, usage: Usage) -> None:
         assistant = self._value("assistant", claim.assistant)

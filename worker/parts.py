@@ -6,6 +6,7 @@ from tools.execution import Executor
 from tools.registry import Registry
 from worker.backends.base import Backend
 from worker.events import Events
+from worker.limits.gates import Gates
 from worker.outage import Outage
 from worker.pool import StorePool
 from worker.settings import Settings
@@ -22,3 +23,4 @@ class Parts:
     executor: Executor
     events: Events
     outage: Outage
+    limits: Gates

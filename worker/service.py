@@ -19,6 +19,8 @@ from worker.engine import Engine
 from worker.errors import SettingsError
 from worker.events import Events
 from worker.flower import FlowerEvents
+from worker.limits.asking import Limits
+from worker.limits.gates import Gates
 from worker.metrics import Metrics
 from worker.notice import EndNotices, Notices
 from worker.outage import Outage
@@ -79,6 +81,7 @@ class WorkerService:
             ),
             events=self.events,
             outage=Outage(),
+            limits=self._limits(),
         )
 
     def _ring(self, queues: Iterable[str]) -> None:
@@ -94,6 +97,17 @@ class WorkerService:
             timeout=settings.request_timeout,
             prices=self.prices,
             streams=settings.stream_limit,
+        )
+
+    def _limits(self) -> Gates:
+        settings = self.settings
+        most = (settings.requests_per_minute, settings.tokens_per_minute, settings.runs_at_provider)
+        return Gates(
+            urls.async_redis_client(settings.broker_url()),
+            Limits(*(limit or 0 for limit in most)),
+            server=settings.openai_base_url or "OpenAI",
+            key=self.api_key,
+            emit=self.events.emit,
         )
 
     def describe(self) -> dict[str, object]:

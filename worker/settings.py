@@ -125,17 +125,22 @@ class Settings(BaseModel):
         64, alias="RUNWRIGHT_REQUEST_LIMIT", description="Requests to the provider open at once in one worker."
     )
     stream: Literal["on", "off"] = Field(
-        "off",
-        alias="RUNWRIGHT_STREAM",
-        description="Follow each step on a stream, which tells its end at once, unless its assistant says otherwise.",
+        "off", alias="RUNWRIGHT_STREAM", description="Follow steps on streams, unless their assistant says otherwise."
     )
     stream_limit: NonNegativeInt = Field(
-        256,
-        alias="RUNWRIGHT_STREAM_LIMIT",
-        description="Streams open at once in one worker, beside its requests; further steps are polled.",
+        256, alias="RUNWRIGHT_STREAM_LIMIT", description="Streams open at once in one worker; further steps are polled."
     )
     request_timeout: PositiveFloat = Field(
         60.0, alias="RUNWRIGHT_REQUEST_TIMEOUT", description="Seconds that one request to the provider may take."
+    )
+    requests_per_minute: PositiveInt | None = Field(
+        None, alias="RUNWRIGHT_REQUESTS_PER_MINUTE", description="Creates of one model in a minute, over all workers."
+    )
+    tokens_per_minute: PositiveInt | None = Field(
+        None, alias="RUNWRIGHT_TOKENS_PER_MINUTE", description="Tokens of one model in a minute, over all workers."
+    )
+    runs_at_provider: PositiveInt | None = Field(
+        None, alias="RUNWRIGHT_RUNS_AT_PROVIDER", description="Runs of one model at the provider, over all workers."
     )
     retry_min: PositiveFloat = Field(
         1.0, alias="RUNWRIGHT_RETRY_MIN", description="Seconds before the first retry; each further wait doubles."

@@ -115,14 +115,14 @@ _WARNINGS = frozenset(
 )
 # What happens to every run, and stands in `runwright show ID --events`: a line of each costs as much as its request.
 _COURSE = frozenset({"run.claimed", "run.created", "run.requires_action", "tool.finished"})
-# A tick for those who have something to do now and then.
-_SILENT = "worker.tended"
+# A tick for those who have something to do now and then, and what is for the metrics alone.
+_SILENT = frozenset({"worker.tended", "limit.waited"})
 
 
 def log_event(name: str, fields: Mapping[str, Any]) -> None:
     """Log one event of the engine; ids, names, codes and counts only."""
     ordinary = name in _COURSE and not fields.get("error")
-    if name == _SILENT or (ordinary and not _level(logging.DEBUG)):
+    if name in _SILENT or (ordinary and not _level(logging.DEBUG)):
         return
     told = {key: value for key, value in fields.items() if key not in _NOT_LOGGED and value not in (None, "")}
     log = _events.debug if ordinary else _events.warning if name in _WARNINGS else _events.info

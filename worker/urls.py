@@ -7,6 +7,9 @@ import re
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 import redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.engine import make_url
@@ -70,6 +73,20 @@ def redis_client(broker: str) -> redis.Redis:
     """Return a client that gives up after two seconds: nothing that we tell Redis is worth a longer wait."""
     url = redis_client_url(broker)
     return redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
+
+
+def async_redis_client(broker: str) -> AsyncRedis:
+    """Return the same for a loop; it gives up sooner, since runs wait for it, and they share some connections."""
+    seconds = 0.5
+    pool = BlockingConnectionPool.from_url(
+        redis_client_url(broker),
+        max_connections=8,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=AsyncRetry(NoBackoff(), 0),
+    )
+    return AsyncRedis.from_pool(pool)
 
 
 def http_url(url: str) -> str:

@@ -13,12 +13,11 @@ from rich.table import Table
 
 from tasks.cli.output import clean, number, pairs
 from tasks.cli.tables import counts
+from tasks.cli.waiting import hint
 from worker.lifecycle import TERMINAL, Status
-from worker.store import batches, reading
+from worker.store import batches
 from worker.store.batches import Progress
 from worker.store.database import Database
-
-NO_WORKER = "no worker is running; start one with `runwright up` or `celery -A worker.app worker`"
 
 _GOING = {status.value for status in Status} - {status.value for status in TERMINAL}
 _LOOK = 0.5
@@ -44,13 +43,6 @@ def watch(database: Database, batch_id: str, console: Console, check: Callable[[
             progress = _look(database, batch_id)
     console.print(clean(_line(progress)), soft_wrap=True)
     return progress
-
-
-def hint(database: Database, console: Console) -> None:
-    """Say so where no worker is running: waiting would be in vain."""
-    with database.read() as connection:
-        if not reading.living_workers(connection):
-            console.print(clean(NO_WORKER), soft_wrap=True)
 
 
 def _look(database: Database, batch_id: str) -> Progress:

@@ -11,7 +11,6 @@ from rich.table import Table
 from tasks import approvals
 from tasks.cli.output import OUT, clean, emit, note, say
 from worker.store.deciding import Decided, Kind, Question
-from worker.store.reading import RunView
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run that asks.")]
 CallArgument = Annotated[
@@ -19,7 +18,6 @@ CallArgument = Annotated[
 ]
 ByOption = Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; without it your login name.")]
 _NONE: dict[Kind, str] = {"approval": "no calls wait for approval", "in_doubt": "no calls in doubt"}
-_LISTS = {"approval": "runwright approvals list", "in_doubt": "runwright tools in-doubt"}
 LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
 
 
@@ -42,15 +40,6 @@ def list_questions(kind: Kind, limit: int, *, as_json: bool, hint: str) -> None:
     for one in found:
         OUT.print(_shown(one))
     note(hint if found else _NONE[kind])
-
-
-def waits_for(view: RunView) -> str | None:
-    """Say that a run waits for a person and where the questions are listed; None where it does not."""
-    if view.ended or view.cancel_requested_at is not None:
-        return None
-    open_ones = {call["question"] for call in view.tool_calls if call["question"] and call["decision"] is None}
-    lists = " and ".join(f"`{_LISTS[kind]}`" for kind in sorted(open_ones))
-    return f"waits for a person: {lists}" if lists else None
 
 
 def _shown(one: Question) -> Table:

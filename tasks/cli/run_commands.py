@@ -12,11 +12,11 @@ import typer
 
 from tasks import runs
 from tasks.cli.output import ERR, OUT, JsonOption, emit, note, say
-from tasks.cli.progress import hint
-from tasks.cli.questions import waits_for
-from tasks.cli.tables import run_details, runs_table
+from tasks.cli.run_tables import run_details, runs_table
 from tasks.cli.timeline import timeline
-from tools.extract import SUFFIXES, Unreadable, extract_text, read_bytes
+from tasks.cli.waiting import hint, waits_for
+from tools.errors import Unreadable
+from tools.extract import SUFFIXES, extract_text, read_bytes
 from tools.text import decode, storable
 from worker.errors import UsageError
 from worker.lifecycle import Status

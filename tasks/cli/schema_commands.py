@@ -4,7 +4,7 @@ import typer
 
 from tasks.cli.output import JsonOption, emit, say
 from worker.settings import Settings
-from worker.store import schema
+from worker.store import migrating
 from worker.store.database import Database
 
 app = typer.Typer()
@@ -13,7 +13,7 @@ app = typer.Typer()
 @app.command()
 def migrate(as_json: JsonOption = False) -> None:
     """Create the tables in DATABASE_URL, or bring them to this version's schema."""
-    before, after = schema.migrate(Database(Settings.from_env().database_url))
+    before, after = migrating.migrate(Database(Settings.from_env().database_url))
     if as_json:
         emit({"before": before, "after": after})
     else:

@@ -13,7 +13,7 @@ from tasks.cli.interrupts import Interrupts
 from worker import embedded
 from worker.errors import RunwrightError
 from worker.settings import Settings
-from worker.store import reading, schema
+from worker.store import migrating, reading
 from worker.store.database import Database
 
 _START_SECONDS = 60.0
@@ -141,7 +141,7 @@ def _start_simulator(stack: Stack) -> None:
 
 def _migrated(settings: Settings) -> Database:
     database = Database(settings.database_url)
-    schema.migrate(database)
+    migrating.migrate(database)
     return database
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from tasks.cli.output import OUT, JsonOption, emit, number, pairs, say
-from tasks.cli.progress import NO_WORKER
 from tasks.cli.tables import errors_table, queues_table, workers_table
+from tasks.cli.waiting import NO_WORKER
 from worker import maintenance
 from worker.producer import producer
 from worker.store import overview, pausing

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from tasks.cli.output import clean, number
-from tasks.cli.tables import STYLES, table_of
+from tasks.cli.run_tables import STYLES, table_of
 from worker.lifecycle import TERMINAL
 from worker.store.reading import RunView
 

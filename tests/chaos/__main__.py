@@ -23,10 +23,10 @@ from tests.chaos.audit import Audit
 from tests.chaos.breakables import Postgres, breakable_postgres, breakable_redis
 from tests.chaos.effects import TOOLS
 from tests.chaos.fight import FROZEN, Fight, Plan, Tally
-from tests.chaos.nursery import Nursery
+from tests.nursery import Nursery
 from tests.servers import REAPER, is_foreign, simulator, stack
 from worker.store.database import Database
-from worker.store.schema import migrate
+from worker.store.migrating import migrate
 
 _POOL = 3  # connections of each worker's engine and of its Celery tasks: PostgreSQL has 300 for all
 

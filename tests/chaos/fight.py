@@ -19,8 +19,8 @@ from tasks.runs import RunRequest
 from tests.chaos import recovery
 from tests.chaos.audit import Expected
 from tests.chaos.breakables import Postgres, Redis
-from tests.chaos.nursery import Forked, Nursery
 from tests.chaos.recovery import Bereft
+from tests.nursery import Forked, Nursery
 from worker.lifecycle import TERMINAL
 from worker.models import Run
 from worker.producer import producer

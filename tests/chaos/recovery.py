@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from tests.chaos.nursery import Forked
+from tests.nursery import Forked
 from worker.dbtime import from_now
 from worker.models import EventRow, Run, Worker
 from worker.producer import producer

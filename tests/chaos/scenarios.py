@@ -10,7 +10,7 @@ from sqlalchemy import select
 from tasks import batches
 from tasks.batches import Document
 from tasks.runs import RunHandle
-from tests.chaos.nursery import Forked
+from tests.nursery import Forked
 from worker.lifecycle import TERMINAL, Status
 from worker.models import Worker
 from worker.producer import producer

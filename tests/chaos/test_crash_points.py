@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,8 @@ from tasks import approvals, runs
 from tasks.runs import RunRequest
 from tests.chaos.audit import Audit, Expected
 from tests.chaos.effects import TOOLS
-from tests.chaos.nursery import Forked, Nursery
 from tests.chaos.scenarios import HOOK, LAST, PLACES, REFUSED, Scenario
+from tests.nursery import Forked, Nursery
 from tests.servers import Stack, wait_until
 from worker import urls, wire
 from worker.lifecycle import TERMINAL
@@ -30,12 +30,6 @@ pytestmark = pytest.mark.parametrize("stack", ["postgresql"], indirect=True, sco
 
 AT_ONCE = 6
 DEATH = 45.0
-
-
-@pytest.fixture
-def nursery(stack: Stack) -> Iterator[Nursery]:
-    with Nursery(stack.folder) as nursery:
-        yield nursery
 
 
 class Doomed:

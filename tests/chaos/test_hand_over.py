@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from tasks import runs
 from tasks.runs import RunHandle, RunRequest
 from tests.chaos.effects import EXECUTIONS, TOOLS
-from tests.chaos.nursery import Nursery
+from tests.nursery import Nursery
 from tests.servers import Stack, wait_until
 from worker.lifecycle import Status
 from worker.models import Attempt, Run
@@ -26,11 +26,11 @@ WAITING = 1000 if "TEST_CHAOS" in os.environ else 60
 LIMIT = 2 if "TEST_CHAOS" in os.environ else 6
 
 
-@pytest.fixture
-def nursery(stack: Stack) -> Iterator[Nursery]:
+@pytest.fixture(autouse=True)
+def clerk(stack: Stack, nursery: Nursery) -> Iterator[None]:
     stack.assistant("clerk", tools=TOOLS)
-    with Nursery(stack.folder) as nursery:
-        yield nursery
+    yield
+    nursery.kill_all()
 
 
 def count(what: object) -> int:

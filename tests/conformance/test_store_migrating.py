@@ -14,7 +14,7 @@ from tests.conftest import _postgres_database
 from worker.dbtime import from_now
 from worker.errors import SchemaError
 from worker.models import Assistant, Base, Batch, Conversation, Outgoing, Run, Thread
-from worker.store import schema
+from worker.store import migrating, schema
 from worker.store.database import Database
 
 
@@ -48,7 +48,7 @@ def migrate_apart(url: str) -> tuple[str | None, str]:
     """Migrate as a process of its own would: with its own connections."""
     database = Database(url)
     try:
-        return schema.migrate(database)
+        return migrating.migrate(database)
     finally:
         database.close()
 
@@ -101,11 +101,11 @@ def fill(database: Database) -> None:
 
 def test_rows_of_the_first_revision_are_kept(empty: Database) -> None:
     """Expected: refused with the way out; once migrated, every row is there and what the new tables need is made."""
-    schema.migrate(empty, "0001")
+    migrating.migrate(empty, "0001")
     fill(empty)
     with pytest.raises(SchemaError, match=r"the schema is 0001, .*; run `runwright migrate`$"):
         schema.check(empty)
-    assert schema.migrate(empty) == ("0001", schema.head())
+    assert migrating.migrate(empty) == ("0001", schema.head())
     schema.check(empty)
     with empty.read() as connection:
         run = connection.execute(select(Run)).one()

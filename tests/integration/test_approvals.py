@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import redis
-import structlog
 from sqlalchemy import select
 
 from tasks import approvals, runs
@@ -44,7 +43,6 @@ def at_home(sqlite_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LOGNAME", "login")
     yield
     producer.cache_clear()
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import structlog
 from sqlalchemy import insert, select, update
 
 from tasks import celery_tasks
@@ -40,10 +39,11 @@ def door(sqlite_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def cli(door: Producer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def cli(door: Producer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Return what runs a command in this process."""
 
     def run(*arguments: str) -> Ended:
+        capfd.readouterr()  # what the test itself has logged
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["runwright", *arguments])
             with pytest.raises(SystemExit) as caught:
@@ -51,8 +51,7 @@ def cli(door: Producer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Ended(int(caught.value.code or 0), *capfd.readouterr())
 
     assert door
-    yield run
-    structlog.reset_defaults()
+    return run
 
 
 def submitted(cli: Cli, thread: str, count: int = 1) -> list[str]:

@@ -282,9 +282,7 @@ def test_runs_outlive_their_workers(stack: Stack) -> None:
     """One worker is told to stop and leaves at once, one is killed: another goes on with the same responses."""
     stack.assistant("plain", tools=["calculate"])
     soon = {"RUNWRIGHT_LEASE": "1.5"}
-    told, killed = (
-        CeleryWorker(stack.folder, {**stack.env, **soon}, "-Q", f"runwright.{q}") for q in ("told", "killed")
-    )
+    told, killed = (stack.start("-Q", f"runwright.{q}", **soon) for q in ("told", "killed"))
     with running(told), running(killed):
         for worker in (told, killed):
             worker.wait_until_ready()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from tasks.cli.questions import waits_for
+from tasks.cli.run_tables import run_details, runs_table
 from tasks.cli.stack import Stack
 from tasks.cli.status_commands import _lines
-from tasks.cli.tables import run_details, runs_table
 from tasks.cli.timeline import timeline
+from tasks.cli.waiting import waits_for
 from tests.servers import wait_until
 from worker.errors import RunwrightError
 from worker.lifecycle import Status

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from tasks import approvals, runs
-from tasks.cli.main import app
+from tasks.cli import running
+from tasks.cli.main import COMMANDS
 from tools.context import ToolContext
 from tools.registry import Registry, tool, tool_of
 from worker import assistants, doctor, wire
@@ -67,7 +67,12 @@ def commands() -> dict[str, Any]:
         for part, one in (inner or {}).items():
             yield from below(one, f"{name} {part}")
 
-    return dict(below(typer.main.get_command(app), "runwright"))
+    return {name: found for part, one in tree().items() for name, found in below(one, f"runwright {part}")}
+
+
+def tree() -> dict[str, Any]:
+    """Return every command and group of commands as it is when it is run."""
+    return {name: running.command(name, listed.module) for name, listed in COMMANDS.items()}
 
 
 def commands_list() -> str:
@@ -145,11 +150,11 @@ def typed(page: Path) -> list[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Parse a command line as `runwright` does; raises what it would complain about."""
-    command: Any = typer.main.get_command(app)
     rest = list(words)
-    while inner := getattr(command, "commands", None):
-        command = inner[rest.pop(0)]
-    command.make_context("runwright", rest)
+    found: Any = tree()[rest.pop(0)]
+    while inner := getattr(found, "commands", None):
+        found = inner[rest.pop(0)]
+    found.make_context("runwright", rest)
 
 
 def slug(heading: str) -> str:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from tools.extract import SUFFIXES, Unreadable, extract_text
+from tools.errors import Unreadable
+from tools.extract import SUFFIXES, extract_text
 
 PDF = Path(__file__).parents[2] / "samples" / "documents" / "invoice-kestrel-software.pdf"
 

@@ -116,3 +116,16 @@ def test_the_backlog_is_a_gauge_per_queue(backlog: list[Due] | None, shown: dict
         assert (len(samples), samples["mine"], samples["q0"], "q199" in samples) == (101, 0.0, 200.0, False)
     else:
         assert samples == shown
+
+
+def test_limits_and_the_waits_for_them_are_shown() -> None:
+    """The newest limit of each model, and how long creates waited."""
+    known = {"model": "gpt-5", "requests": 500, "tokens": 0}
+    metrics = told(
+        ("limit.known", {**known, "requests": 60}),
+        ("limit.known", known),
+        ("limit.waited", {"model": "gpt-5", "waited": 0.5}),
+    )
+    assert value(metrics, "limit", model="gpt-5", kind="requests") == 500
+    assert value(metrics, "limit", model="gpt-5", kind="tokens") == 0
+    assert value(metrics, "limit_wait_seconds_sum") == 0.5

@@ -30,6 +30,7 @@ def claim(attempt: int = 1) -> Claim:
         metadata={},
         store_result=False,
         on_end=None,
+        priority=5,
         batch_id=None,
         assistant="clerk",
         config={"model": "m"},

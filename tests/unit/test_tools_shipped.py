@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tools.arithmetic import calculate
 from tools.context import ToolContext
 from tools.documents import PART, read_document
-from tools.extract import SUFFIXES, Unreadable, extract_text
+from tools.errors import Unreadable
+from tools.extract import SUFFIXES, extract_text
 from tools.folder import find_file
 from tools.tables import lookup_table
 

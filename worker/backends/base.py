@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tools.registry import Tool
@@ -84,6 +84,8 @@ class Created:
     request_id: str | None = None
     following: Following | None = None
     """Whoever takes it closes it."""
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Of the answer, found whatever their case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ def rejected(
         return ProviderError(CONVERSATION_GONE, message, status=status)
     may_pass = status in _TRANSIENT_STATUSES or status >= 500
     transient = code == "conversation_locked" or (may_pass and code not in _SPENT)
-    return ProviderError(code, message, transient=transient, retry_after=_retry_after(headers), status=status)
+    told_to_wait = _retry_after(headers)
+    return ProviderError(code, message, transient=transient, retry_after=told_to_wait, status=status, headers=headers)
 
 
 def _told(body: bytes) -> Mapping[str, Any]:

@@ -71,20 +71,19 @@ class ResponsesBackend:
         """Create the step's response once; background and store are always explicit."""
         if step.stream and self._http.can_stream:
             return await self._create_streamed(step)
-        reply = await self._http.send("POST", "/responses", encode(_body(step)), creating=True)
-        return Created(_read(reply, Named, creating=True).id, reply.headers.get("x-request-id"))
+        return _created(await self._http.send("POST", "/responses", encode(_body(step)), creating=True))
 
     async def _create_streamed(self, step: Step) -> Created:
         content = encode({**_body(step), "stream": True})
         reply, stream = await self._http.stream("/responses", content, self._told)
         if stream is None:
-            return Created(_read(reply, Named, creating=True).id, reply.headers.get("x-request-id"))
+            return _created(reply)
         try:
             ident = _read(reply, BegunEvent, creating=True).response.id
         except ProviderError:
             stream.close()
             raise
-        return Created(ident, reply.headers.get("x-request-id"), stream)
+        return Created(ident, reply.headers.get("x-request-id"), stream, reply.headers)
 
     def _told(self, event: bytes) -> Look:
         response = read(event, EndedEvent).response
@@ -145,6 +144,11 @@ class ResponsesBackend:
             return Usage()
         counted = response.usage.input_tokens, response.usage.output_tokens
         return Usage(*counted, self._prices.cost(response.model or "", *counted))
+
+
+def _created(reply: Reply) -> Created:
+    ident = _read(reply, Named, creating=True).id
+    return Created(ident, reply.headers.get("x-request-id"), headers=reply.headers)
 
 
 def _read(reply: Reply, kind: type[Body], *, creating: bool = False) -> Body:

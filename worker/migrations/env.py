@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that worker.store.schema gives; there is no other way in."""
+"""Runs the migrations on the connection that worker.store.migrating gives; there is no other way in."""
 
 from alembic import context
 

@@ -1,6 +1,6 @@
 """Every query, and the only writer of durable state.
 
-    database    connections and transactions           schema      migrations: apply them, refuse an older schema
+    database    connections and transactions           schema      refuse one of another version
     submitting  a run's row enters                     assistants  versions of configurations
     claiming    a worker takes due runs                leases      a worker's life, and what its death leaves
     held        units of held runs, many in a commit   gathered    equal writes of many go together
@@ -12,6 +12,7 @@
     overview    what stands where                      pausing     what is not begun until it is resumed
     auditing    what must hold                         repairing   mends what does not
     cleaning    what is old                            choosing    many runs to change
+    migrating   Alembic, which nothing else needs
 
 Each write is a function of an open connection, so that a caller's own transaction can hold it, or a unit of a held
 run, of which many go into one transaction.

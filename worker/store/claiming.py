@@ -37,6 +37,7 @@ class Claim:
     store_result: bool
     on_end: dict[str, Any] | None
     batch_id: str | None
+    priority: int
     assistant: str
     config: dict[str, Any]
     conversation: str | None
@@ -168,6 +169,7 @@ def _claim_of(row: Any) -> Claim:
         store_result=row.store_result,
         on_end=row.on_end,
         batch_id=row.batch_id,
+        priority=row.priority,
         assistant=row.assistant,
         config=row.config,
         conversation=row.conversation,

@@ -1,9 +1,9 @@
 """The process behind the nursery: it has imported everything once, and forks itself into `celery -A worker.app worker`.
 
-On stdin come JSON lines: {"start": {"argv", "env", "log"}} and {"signal": pid, "number"}; on stdout go {"pid"} for each
-start, in order, and {"ended": pid, "code"} with a signal's number as a negative code. It has no thread when it forks,
-and when its stdin ends it kills what is left. A child leaves `serve` with its order, so that it runs and ends as any
-main program does, exit handlers and threads included.
+On stdin come JSON lines {"argv", "env", "log"}; on stdout go {"pid"} for each, and {"ended": pid, "code"} with a
+signal's number as a negative code. It has no thread when it forks, and when its stdin ends it kills what is left. A
+child leaves `serve` with its order, so that it runs and ends as any main program does, exit handlers and threads
+included.
 """
 
 import gc
@@ -51,7 +51,7 @@ Order = dict[str, Any]
 
 
 class Forking:
-    """Forks, passes on signals and reaps; nobody else may signal its children, whose ids could be others' by then."""
+    """Forks and reaps."""
 
     def __init__(self) -> None:
         self._children: set[int] = set()
@@ -79,18 +79,15 @@ class Forking:
                         return order
 
     def _obey(self, word: dict[str, Any]) -> Order | None:
-        if "signal" in word:
-            if word["signal"] in self._children:
-                os.kill(word["signal"], word["number"])
-            return None
         assert threading.active_count() == 1
         pid = os.fork()
         if pid == 0:
             os.close(self._woken)
             os.close(self._wake)
-            return dict(word["start"])
+            os.setsid()  # before anybody knows its id, by which its whole group is killed
+            _say(pid=os.getpid())
+            return dict(word)
         self._children.add(pid)
-        _say(pid=pid)
         return None
 
     def _reap(self) -> None:
@@ -113,7 +110,6 @@ def become(order: Order) -> None:
     """Turn this child into a process of its own and run the command line that it was given."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     for number, file in ((0, nothing), (1, log), (2, log)):
@@ -122,6 +118,7 @@ def become(order: Order) -> None:
     os.close(log)
     os.environ.clear()
     os.environ.update(order["env"])
+    sys.path[1:1] = [folder for folder in order["env"].get("PYTHONPATH", "").split(os.pathsep) if folder]
     random.seed()  # else all workers would look in step
     sys.argv = order["argv"]
     runpy.run_module("celery", run_name="__main__", alter_sys=True)

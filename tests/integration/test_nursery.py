@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from tasks import runs
-from tests.chaos.nursery import Nursery
+from tests.nursery import Nursery
 from tests.servers import Stack, wait_until
 from worker.lifecycle import Status
 
