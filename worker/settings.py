@@ -94,14 +94,10 @@ class Settings(BaseModel):
         64, alias="RUNWRIGHT_REQUEST_LIMIT", description="Requests to the provider open at once in one worker."
     )
     stream: Literal["on", "off"] = Field(
-        "off",
-        alias="RUNWRIGHT_STREAM",
-        description="Follow each step on a stream, which tells its end at once, unless its assistant says otherwise.",
+        "off", alias="RUNWRIGHT_STREAM", description="Follow steps on streams, unless their assistant says otherwise."
     )
     stream_limit: NonNegativeInt = Field(
-        256,
-        alias="RUNWRIGHT_STREAM_LIMIT",
-        description="Streams open at once in one worker, beside its requests; further steps are polled.",
+        256, alias="RUNWRIGHT_STREAM_LIMIT", description="Streams open at once in one worker; further steps are polled."
     )
     request_timeout: PositiveFloat = Field(
         60.0, alias="RUNWRIGHT_REQUEST_TIMEOUT", description="Seconds that one request to the provider may take."
