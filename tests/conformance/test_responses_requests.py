@@ -45,6 +45,8 @@ SETTINGS: dict[str, Any] = {
     "timeout": 60.0,
     "approval": ["calculate"],
     "step_timeout": 30.0,
+    "max_active": 7,
+    "stream": False,
 }
 ALL = AssistantConfig.model_validate(SETTINGS).model_dump(mode="json", exclude_none=True)
 LOADED = Registry.load().tools
@@ -95,7 +97,8 @@ def test_every_setting_is_tried() -> None:
 
 def test_every_setting_for_the_model_reaches_it() -> None:
     """What is the worker's own stays here; the rest arrives with its value."""
-    ours = {"description", "tools", "approval", "max_steps", "max_attempts", "timeout", "step_timeout"}
+    limits = {"max_steps", "max_attempts", "max_active", "timeout", "step_timeout"}
+    ours = {"description", "tools", "approval", "stream", *limits}
     body = json.loads(sent(STEPS["every setting"]).body)
     assert body["reasoning"] == {"effort": "low"}
     assert body["text"] == {"format": ALL["response_format"]}
