@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Executable, Float, bindparam, insert, update
+from sqlalchemy import Connection, Executable, Float, bindparam, update
 
 from worker.dbtime import from_now
 from worker.models import Base
+from worker.store import many
 
 
 class FromNow(NamedTuple):
@@ -19,11 +20,18 @@ class FromNow(NamedTuple):
 NOW = FromNow()
 
 
+class _Insert(NamedTuple):
+    """Rows of a table that have the same columns."""
+
+    table: type[Base]
+    columns: tuple[str, ...]
+
+
 class Gathered:
     """Statements in the order of their first use, each with its rows in the order in which they came."""
 
     def __init__(self) -> None:
-        self.rows: dict[Executable, list[dict[str, Any]]] = {}
+        self.rows: dict[Executable | _Insert, list[dict[str, Any]]] = {}
         self.values: dict[Executable, list[Any]] = {}
 
     def update(self, table: type[Base], key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -36,9 +44,9 @@ class Gathered:
 
     def insert(self, table: type[Base], values: dict[str, Any]) -> None:
         """Insert one row."""
-        self.put(_inserting(table, tuple(values)), values)
+        self.put(_Insert(table, tuple(values)), values)
 
-    def put(self, statement: Executable, row: dict[str, Any]) -> None:
+    def put(self, statement: "Executable | _Insert", row: dict[str, Any]) -> None:
         """Run a statement of the caller's with this row's parameters."""
         self.rows.setdefault(statement, []).append(row)
 
@@ -57,7 +65,10 @@ class Gathered:
     def write(self, connection: Connection) -> None:
         """Write everything."""
         for statement, rows in self.rows.items():
-            connection.execute(statement, rows or {"all": self.values[statement]})
+            if isinstance(statement, _Insert):
+                many.insert(connection, statement.table, rows)
+            else:
+                connection.execute(statement, rows or {"all": self.values[statement]})
 
 
 # Built once: making a statement anew costs more than running it.
@@ -67,9 +78,3 @@ def _updating(table: type[Base], key: tuple[str, ...], values: tuple[str, ...], 
     seconds = {name: from_now(bindparam(f"new_{name}", type_=Float())) for name in times}
     new = {columns[name]: seconds.get(name, bindparam(f"new_{name}", type_=columns[name].type)) for name in values}
     return update(table).where(*(columns[name] == bindparam(f"key_{name}") for name in key)).values(new)
-
-
-@lru_cache(maxsize=64)
-def _inserting(table: type[Base], _columns: tuple[str, ...]) -> Executable:
-    """Return a statement for rows with exactly these columns: one executemany takes no others."""
-    return insert(table)
