@@ -17,6 +17,7 @@ from worker.outlet import Outlet
 from worker.store.claiming import Claim
 
 _MOST = 10_000  # events that wait for their message; the oldest give way
+_GATHER = 0.2  # seconds; people look at the rows
 _ENDS = {Status.COMPLETED: "task-succeeded", Status.CANCELLED: "task-revoked"}
 
 
@@ -34,7 +35,7 @@ class FlowerEvents:
         """Keep the task events of one event of ours, to be sent soon with those that come meanwhile."""
         if told := self._translate(name, fields):
             self._told += [(event, {**fields, "timestamp": time()}) for event, fields in told]
-            self._outlet.soon(self._send_all)
+            self._outlet.soon(self._send_all, _GATHER)
 
     def _translate(self, name: str, fields: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         claim = fields.get("claim")

@@ -16,6 +16,7 @@ from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _LIMIT = 2.0  # seconds for a subscription to be confirmed
+_GATHER = 0.03  # seconds; one message each would cost as much as a request
 _LOOK = 3.0  # seconds after which a waiter looks at the row although no notice came
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # without Redis
 
@@ -63,15 +64,14 @@ class EndNotices:
         self._ended: deque[str] = deque()
 
     def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Publish the end of a run, with those that come before the outlet gets to it."""
+        """Publish the end of a run, with those that come directly after it."""
         if name == "run.ended":
             self._ended.append(fields["claim"].run_id)
-            if len(self._ended) == 1:
-                self._outlet.put(self._publish)
+            self._outlet.soon(self._publish, _GATHER)
 
     def _publish(self) -> None:
         ended = []
-        while self._ended:  # to the last: only the first of them asks for this
+        while self._ended:
             ended.append(self._ended.popleft())
         self._notices.publish(ended)
 

@@ -9,7 +9,6 @@ import structlog
 
 _log = structlog.get_logger(__name__)
 _ROOM = 20_000
-_SOON = 0.2  # seconds
 Call = Callable[[], object]
 
 
@@ -29,12 +28,12 @@ class Outlet(threading.Thread):
         except queue.Full:
             _log.warning("outlet_full", room=_ROOM)
 
-    def soon(self, call: Call) -> None:
-        """Make a call within a moment, once however often it is asked for meanwhile; never blocks."""
+    def soon(self, call: Call, seconds: float) -> None:
+        """Make a call in so many seconds, once however often it is asked for meanwhile; never blocks."""
         with self._lock:
             if call in self._soon:
                 return
-            self._soon[call] = monotonic() + _SOON
+            self._soon[call] = monotonic() + seconds
         self.put(_nothing)  # the thread may be waiting for a call without a limit
 
     def run(self) -> None:
@@ -52,7 +51,7 @@ class Outlet(threading.Thread):
     def _pause(self) -> float | None:
         """Return the seconds until a call is due that was asked for soon, None where there is none."""
         with self._lock:
-            first = next(iter(self._soon.values()), None)
+            first = min(self._soon.values(), default=None)
         return None if first is None else max(0.0, first - monotonic())
 
     def _due(self, *, everything: bool) -> list[Call]:

@@ -116,10 +116,10 @@ def test_what_is_asked_for_soon_is_done_once_for_all_who_asked() -> None:
         done.set()
 
     outlet.start()
-    outlet.soon(call)
-    outlet.soon(call)
+    outlet.soon(call, 0.2)
+    outlet.soon(call, 0.2)
     assert done.wait(10)
-    outlet.soon(call)
+    outlet.soon(call, 60.0)
     outlet.stop()
     assert made == [1, 1]
 
