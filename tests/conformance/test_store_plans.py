@@ -113,3 +113,13 @@ def test_a_look_in_vain_is_as_cheap(ground: Ground) -> None:
     assert waiting == 1500
     assert "ix_runwright_runs_claimable" in told
     assert not reads_the_whole_table(told)
+
+
+def test_due_queues_are_found_in_steps(ground: Ground) -> None:
+    """Expected: the look that rings for due queues reads an index for each queue, however many runs are due there."""
+    fill(ground)
+    with ground.database.write() as connection:
+        with statements(connection) as sent:
+            assert claiming.due_queues(connection) == ["default", "slow"]
+        told = [plan(connection, statement) for statement in sent]
+    assert not any(map(reads_the_whole_table, told))
