@@ -38,7 +38,7 @@ chaos: $(INSTALLED) ## kill workers and servers under thousands of runs (ARGS="-
 bench: $(INSTALLED) ## measure what a run costs, beside its rivals: minutes (ARGS="--only cpu --runs 1000")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-full: $(INSTALLED) ## the whole table, up to 10,000 runs in flight: an hour
+bench-full: $(INSTALLED) ## the whole table, up to 10,000 runs in flight: takes long
 	@$(BIN)/python -m benchmarks --full $(ARGS)
 
 setup: $(INSTALLED) ## make .venv and install the locked dependencies
