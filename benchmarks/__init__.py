@@ -12,6 +12,6 @@ machine       what was measured on, and how fast it was just then
 figures       median, least and most of what was measured; the columns of the tables
 plots         the plots of docs/performance.md
 report        the tables on the terminal and in docs/performance.md
-fleet_limits  four workers under one limit of the provider: how much of it they use, how often they are refused
-looks         a simulation: what looks cost and how late they see an end
+fleet_limits  a command of its own: four workers under one limit, how much of it they use, how often they are refused
+looks         a command of its own, a simulation: what looks cost and how late they see an end
 """

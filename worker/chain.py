@@ -150,7 +150,7 @@ class Chain:
         return created is not None
 
     async def _create_once(self, step: Step) -> Created | None:
-        """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
+        """Create the step when the provider's limits let it pass; None where the answer was lost."""
         limits, claim = self._parts.limits, self._claim
         admitted = limits.at_once(step, claim)
         if admitted is None:
@@ -159,6 +159,7 @@ class Chain:
             return await self._create_admitted(step, admitted)
 
     async def _create_admitted(self, step: Step, admitted: Admission) -> Created | None:
+        """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
         slot = self._backend.slot()
         await self._pace.unless_told(slot.acquire)
         try:

@@ -34,7 +34,7 @@ class FlowerEvents:
     def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
         """Keep the task events of one event of ours, to be sent soon with those that come meanwhile."""
         if told := self._translate(name, fields):
-            self._told += [(event, {**fields, "timestamp": time()}) for event, fields in told]
+            self._told += [(event, {**values, "timestamp": time()}) for event, values in told]
             self._outlet.soon(self._send_all, _GATHER)
 
     def _translate(self, name: str, fields: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -26,7 +26,7 @@ _LONGEST_WAIT = 5.0
 # InternalError is also what a standby says that a failover has not yet promoted.
 _PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 _MOST = 500  # units in one commit
-_LINGER = 0.003  # seconds that units wait for others, once more than one has come together
+_GATHER = 0.003  # seconds that units wait for others, once more than one has come together
 _Waiting = tuple[Job, asyncio.Future[Any]]
 
 
@@ -80,7 +80,7 @@ class StorePool:
             together = 1
             while self._waiting:
                 if together > 1:
-                    await asyncio.sleep(_LINGER)
+                    await asyncio.sleep(_GATHER)
                 chosen = self._choose()
                 together = len(chosen)
                 await self._commit(chosen)

@@ -72,9 +72,7 @@ class Settings(BaseModel):
     max_in_flight: PositiveInt = Field(
         1000, alias="RUNWRIGHT_MAX_IN_FLIGHT", description="Runs that one worker process holds at once."
     )
-    claim_chunk: PositiveInt = Field(
-        100, alias="RUNWRIGHT_CLAIM_CHUNK", description="Most runs taken in one claim, so that workers share fairly."
-    )
+    claim_chunk: PositiveInt = Field(100, alias="RUNWRIGHT_CLAIM_CHUNK", description="Most runs taken in one claim.")
     lease: float = Field(
         10.0,
         ge=1,
@@ -91,7 +89,9 @@ class Settings(BaseModel):
         30.0, alias="RUNWRIGHT_POLL_MAX", description="Most seconds between looks at a running response."
     )
     request_limit: PositiveInt = Field(
-        64, alias="RUNWRIGHT_REQUEST_LIMIT", description="Requests to the provider open at once in one worker."
+        64,
+        alias="RUNWRIGHT_REQUEST_LIMIT",
+        description="Short requests to the provider open at once in one worker; streams come on top.",
     )
     stream: Literal["on", "off"] = Field(
         "off", alias="RUNWRIGHT_STREAM", description="Follow steps on streams, unless their assistant says otherwise."

@@ -1,4 +1,4 @@
-"""Leaves other workers their part of a burst, for a moment: one that does not come must not keep runs waiting."""
+"""How a worker claims beside others: it lets rings gather, and leaves the others their part of a burst for a moment."""
 
 import asyncio
 

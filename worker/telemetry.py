@@ -99,7 +99,7 @@ def _renderer(log_format: str) -> Processor:
 
 
 _events = structlog.get_logger("worker.events")
-_level = logging.getLogger("worker.events").isEnabledFor
+_is_logged = logging.getLogger("worker.events").isEnabledFor
 # Shown on every line already (claim), or for the metrics only.
 _NOT_LOGGED = frozenset({"claim", "usage", "provider_ended_at"})
 _WARNINGS = frozenset(
@@ -122,7 +122,7 @@ _SILENT = frozenset({"worker.tended", "limit.waited"})
 def log_event(name: str, fields: Mapping[str, Any]) -> None:
     """Log one event of the engine; ids, names, codes and counts only."""
     ordinary = name in _COURSE and not fields.get("error")
-    if name in _SILENT or (ordinary and not _level(logging.DEBUG)):
+    if name in _SILENT or (ordinary and not _is_logged(logging.DEBUG)):
         return
     told = {key: value for key, value in fields.items() if key not in _NOT_LOGGED and value not in (None, "")}
     log = _events.debug if ordinary else _events.warning if name in _WARNINGS else _events.info

@@ -29,7 +29,7 @@ class Bucket:
 
 
 class Alone:
-    """The same as `Shared` offers, in memory."""
+    """The buckets of one worker, in memory; it learns no limits and keeps no places of runs."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock

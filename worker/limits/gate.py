@@ -151,7 +151,7 @@ class Gate:
         self._workers = max(1, given.workers)
         # What this worker has learnt may not have got there yet, or be lost there.
         pairs = zip(given.limits, self._told, strict=True)
-        self._hold_to(Limits(*(theirs or ours for theirs, ours in pairs)))
+        self._obey(Limits(*(theirs or ours for theirs, ours in pairs)))
         return given
 
     async def _look(self) -> None:
@@ -182,7 +182,7 @@ class Gate:
         limits = told.limits(headers)
         if any(limits) and limits != self._told:
             self._told = limits
-            self._hold_to(limits)
+            self._obey(limits)
             self._line.tell(lambda: self._shared.learn(limits))
 
     def answered(self) -> None:
@@ -213,7 +213,7 @@ class Gate:
             if held:
                 await self._line.ask(lambda: self._shared.renew(held))  # noqa: B023 - asked at once
 
-    def _hold_to(self, learnt: Limits) -> None:
+    def _obey(self, learnt: Limits) -> None:
         limits = self._set.within(learnt)
         if limits != self.limits:
             self.limits = limits

@@ -2,8 +2,8 @@
 
 import uuid
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self
 
 from redis.asyncio import Redis
@@ -16,7 +16,6 @@ from worker.limits.line import Line
 from worker.limits.shared import Shared
 from worker.store.claiming import Claim
 
-_THROTTLED = 429
 _PAUSE = 1.0  # seconds, where a refusal does not say how long to wait
 _LONGEST_PAUSE = 60.0  # a single answer does not stop the fleet for longer
 _USUAL_PRIORITY = 5
@@ -38,9 +37,7 @@ class Admission:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._gate.answered()
         if self._open:
             self._open = False
@@ -57,7 +54,7 @@ class Admission:
     def failed(self, error: ProviderError) -> None:
         """Give back what a create that failed has not used: all, where it did not go out; a request always counts."""
         self._gate.read(error.headers)
-        if error.status == _THROTTLED and error.transient:
+        if error.status == HTTPStatus.TOO_MANY_REQUESTS and error.transient:
             self._gate.refused(min(_LONGEST_PAUSE, _PAUSE if error.retry_after is None else error.retry_after))
         if self._reserved and not error.unknown:
             self._gate.settle(self._ask, requests=int(error.status is None), tokens=self._ask.tokens)

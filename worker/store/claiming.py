@@ -129,9 +129,9 @@ _VERSIONS = select(Assistant).where(Assistant.id.in_(bindparam("ids", expanding=
 def claim(connection: Connection, worker: str, queues: Sequence[str], limit: int) -> list[Claim]:
     """Take up to `limit` due runs of these queues; raises LostClaim when the worker's own lease has run out."""
     budgets.count(connection)
-    if held := groups.held(connection):
+    if back := groups.held_back(connection):
         leases.hold(connection, worker)
-        due = groups.due(connection, queues, limit, held, lock=True)
+        due = groups.due(connection, queues, limit, back, lock=True)
         taken = _take_these(connection, worker, due)
     elif levels := _due_levels(connection, queues):
         leases.hold(connection, worker)
@@ -218,8 +218,8 @@ def _open_attempts(connection: Connection, claims: Sequence[Claim]) -> None:
 
 def still_due(connection: Connection, queues: Sequence[str]) -> bool:
     """Tell whether runs are due in these queues that may begin or go on."""
-    if held := groups.held(connection):
-        return bool(groups.due(connection, queues, 1, held, lock=False))
+    if back := groups.held_back(connection):
+        return bool(groups.due(connection, queues, 1, back, lock=False))
     return bool(_due_levels(connection, queues))
 
 

@@ -21,7 +21,7 @@ _MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldBack:
     """What holds queued runs back now, by the database's clock."""
 
     paused: set[tuple[str, str]]
@@ -66,20 +66,20 @@ class CapView:
     due: int
 
 
-_HELD = select(
+_HELD_BACK = select(
     select(func.count()).select_from(Pause).scalar_subquery(),
     select(func.count()).select_from(Cap).scalar_subquery(),
     from_now(),
 )
 
 
-def held(connection: Connection) -> Held | None:
+def held_back(connection: Connection) -> HeldBack | None:
     """Return what holds runs back, None where nothing does, as is most often so."""
-    pauses, caps, now = connection.execute(_HELD).one()
+    pauses, caps, now = connection.execute(_HELD_BACK).one()
     if not pauses and not caps:
         return None
     paused = {(row.kind, row.name) for row in connection.execute(select(Pause.kind, Pause.name))}
-    return Held(paused, {row.assistant: row.max_active for row in connection.execute(select(Cap))}, now)
+    return HeldBack(paused, {row.assistant: row.max_active for row in connection.execute(select(Cap))}, now)
 
 
 # A loose scan: each min() is one step into the index, and so is each group.
@@ -150,14 +150,14 @@ _QUEUED = (
 )
 
 
-def due(connection: Connection, queues: Sequence[str], limit: int, held: Held, *, lock: bool) -> list[str]:
+def due(connection: Connection, queues: Sequence[str], limit: int, back: HeldBack, *, lock: bool) -> list[str]:
     """Return up to `limit` due runs that may begin or go on, most urgent first, then those that wait longest.
 
     With `lock` no other claim counts the runs of a capped assistant before this transaction has ended.
     """
-    groups = [group for queue in queues for group in _allowed(connection, queue, held)]
+    groups = [group for queue in queues for group in _allowed(connection, queue, back)]
     groups = sorted(groups, key=lambda group: (-group.priority, group.oldest))[:_MOST]
-    room = _room(connection, {group.name for group in groups}, held.caps, lock=lock)
+    room = _room(connection, {group.name for group in groups}, back.caps, lock=lock)
     found: list[tuple[Any, str | None]]
     found = [(run, None) for queue in queues for run in connection.execute(_GOING_ON, {"queue": queue, "room": limit})]
     for group in groups:
@@ -179,14 +179,14 @@ def _first(found: Sequence[tuple[Any, str | None]], room: dict[str | None, int],
     return taken
 
 
-def _allowed(connection: Connection, queue: str, held: Held) -> list[Group]:
+def _allowed(connection: Connection, queue: str, back: HeldBack) -> list[Group]:
     """Return the groups of a queue that have a due run and are not paused."""
-    if (Kind.QUEUE, queue) in held.paused:
+    if (Kind.QUEUE, queue) in back.paused:
         return []
-    rows = [row for row in connection.execute(_GROUPS, {"queue": queue}) if row.oldest and row.oldest <= held.now]
+    rows = [row for row in connection.execute(_GROUPS, {"queue": queue}) if row.oldest and row.oldest <= back.now]
     names = dict(connection.execute(_NAMES, {"ids": list({row.version for row in rows})}).all()) if rows else {}
     groups = [Group(queue, row.priority, row.version, names[row.version], row.batch, row.oldest) for row in rows]
-    return [group for group in groups if not held.paused & group.marks]
+    return [group for group in groups if not back.paused & group.marks]
 
 
 def _room(

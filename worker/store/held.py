@@ -2,7 +2,7 @@
 
 Units of many runs are carried out in one transaction: their rows are locked and read in one statement, and what they
 write is gathered, so that equal statements of all of them are one executemany. A run alone costs ten statements for a
-commit; of a hundred together each costs a fraction of one (docs/performance.md).
+commit, of a hundred together each a fraction of one (docs/architecture.md, Commits together).
 """
 
 from collections.abc import Callable, Sequence
