@@ -32,7 +32,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _ours(row: dict[str, Any]) -> bool:
-    return bool(row["name"].startswith(("worker", "1 worker", "2 workers")))
+    return bool(row["name"].startswith("worker"))
 
 
 def _bars(axes: Axes, rows: list[dict[str, Any]], name: str, label: str) -> None:

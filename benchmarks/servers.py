@@ -19,7 +19,7 @@ from benchmarks.rivals.track import Track
 from tests.postgres import postgres
 from tests.servers import CeleryWorker, Process, running, valkey
 from worker import urls
-from worker.settings import Settings, environment
+from worker.settings import environment
 from worker.store.database import Database
 from worker.store.migrating import migrate
 
@@ -70,9 +70,7 @@ class Ground:
                 file.unlink()
 
     def environ(self, database_url: str, **settings: object) -> dict[str, str]:
-        """Return the environment of a worker; a setting that there is not (any more) is left out."""
-        asked = {f"RUNWRIGHT_{name.upper()}": str(value) for name, value in settings.items()}
-        known = {str(field.alias) for field in Settings.model_fields.values()}
+        """Return the environment of a worker with these settings."""
         return {
             **environment(with_settings=False),
             "RUNWRIGHT_HOME": str(self.folder / "home"),
@@ -81,7 +79,7 @@ class Ground:
             "OPENAI_BASE_URL": self.provider_url,
             "OPENAI_API_KEY": "simulated",
             "RUNWRIGHT_LOG_FORMAT": "json",
-            **{name: value for name, value in asked.items() if name in known},
+            **{f"RUNWRIGHT_{name.upper()}": str(value) for name, value in settings.items()},
         }
 
     @contextlib.contextmanager

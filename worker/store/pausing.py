@@ -22,12 +22,11 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.errors import UsageError
 from worker.lifecycle import Status
 from worker.models import Assistant, Pause, Run
-from worker.store import assistants, batches
+from worker.store import assistants, batches, many
 
 
 class Kind(StrEnum):
@@ -69,8 +68,7 @@ def unpaused(connection: Connection) -> ColumnElement[bool]:
 def pause(connection: Connection, kind: Kind, name: str, reason: str | None = None) -> bool:
     """Pause it and tell whether that is news; a new reason takes the old one's place. Raises UsageError."""
     _require(connection, kind, name)
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    row = dialect.insert(Pause).values(kind=kind.value, name=name, reason=reason)
+    row = many.INSERT[connection.dialect.name](Pause).values(kind=kind.value, name=name, reason=reason)
     added = connection.execute(row.on_conflict_do_nothing().returning(Pause.name)).first() is not None
     if reason is not None and not added:
         connection.execute(update(Pause).where(*_is(kind, name)).values(reason=reason))
