@@ -146,6 +146,7 @@ class Calls:
         tasks = {call: asyncio.create_task(self._run(call), name=f"call-{call.call_id}") for call in calls}
         try:
             with self._pace.held.heard_by(self._told):
+                self._told()  # of a cancel that came while the start was committed
                 outputs = await asyncio.gather(*tasks.values())
         finally:
             for task in tasks.values():
@@ -156,6 +157,7 @@ class Calls:
         """Heed a cancel; where the worker stops, calls have its grace."""
         if self._pace.held.cancel:
             self._ending = asyncio.create_task(self._end_functions())
+            self._ending.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _end_functions(self) -> None:
         """End the functions that can be ended, never the task that stores what they have come to."""

@@ -210,8 +210,7 @@ class Engine:
 
     async def _rest(self, idle: int) -> None:
         """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
-        pause = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
-        await rest(self._due, pause)
+        await rest(self._due, self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25))
 
     # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -316,6 +315,7 @@ class Engine:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
+        await self._parts.store.finish(_LAST_WORDS)
         await self._leave()
         self._lease.stop()
         await self._parts.limits.close()

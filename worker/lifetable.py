@@ -19,7 +19,7 @@ _UNKNOWN = [_DOUBT * math.log((1 + high) / (1 + low)) for low, high in itertools
 
 
 def _span(age: float) -> int:
-    return int(_PER_DOUBLING * math.log2(1 + age / _FIRST))
+    return int(_PER_DOUBLING * math.log2(1 + max(0.0, age) / _FIRST))
 
 
 class LifeTable:

@@ -49,7 +49,8 @@ class Held:
         try:
             yield
         finally:
-            self._listener = None
+            if self._listener is listener:  # else another one listens already, while this one was being cancelled
+                self._listener = None
 
 
 class HandOver(Exception):

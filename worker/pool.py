@@ -41,6 +41,8 @@ class StorePool:
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
         self._lonely: set[asyncio.Task[None]] = set()
+        # Those that wait for somebody's lock leave threads for claims and for the commits of the others.
+        self._beside = asyncio.Semaphore(max(1, count - 2))
 
     async def write(self, unit: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the unit in a transaction of its own and return after its commit.
@@ -113,7 +115,8 @@ class StorePool:
             if len(jobs) == 1:
                 _tell(waiting[0][1], Outcome(error=error))
             else:  # one of them spoils it for all: each on its own
-                await asyncio.gather(*(self._commit([one], alone=True) for one in waiting))
+                for one in waiting:
+                    self._alone(one)
             return
         for one, outcome in zip(waiting, outcomes, strict=True):
             if isinstance(outcome.error, Busy):
@@ -123,7 +126,12 @@ class StorePool:
 
     def _alone(self, one: _Waiting) -> None:
         """Carry out a job that waits for somebody else's transaction, beside the commits of the others."""
-        task = asyncio.create_task(self._commit([one], alone=True), name="commit-alone")
+
+        async def commit() -> None:
+            async with self._beside:
+                await self._commit([one], alone=True)
+
+        task = asyncio.create_task(commit(), name="commit-alone")
         self._lonely.add(task)
         task.add_done_callback(self._lonely.discard)
 
@@ -156,6 +164,11 @@ class StorePool:
                 wait = backoff(failures, 0.1, _LONGEST_WAIT)
                 _log.warning("database_waits", error=_said(error), failures=failures, seconds=round(wait, 1))
                 await asyncio.sleep(wait)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the commits under way, also those whose callers were cancelled, for so long at most."""
+        if under_way := {*self._lonely, *([self._committing] if self._committing else ())}:
+            await asyncio.wait(under_way, timeout=seconds)
 
     def close(self) -> None:
         """Let the threads end; one that hangs in a database that does not answer is not waited for."""

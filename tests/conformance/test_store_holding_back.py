@@ -172,3 +172,15 @@ def test_a_backlog_that_is_held_back_is_not_stepped_over(ground: Ground) -> None
     assert [told for told in plans if reads_the_whole_table(told)] == []
     assert [told for told in plans if "ix_runwright_runs_claimable" in told] == []
     assert len([told for told in plans if "ix_runwright_runs_begins" in told]) >= 3
+
+
+def test_what_a_full_cap_holds_back_hides_nobody(ground: Ground) -> None:
+    """Expected: a hundred batches of an assistant that may begin no more leave the others their place in the look."""
+    cap(ground, 1)
+    ground.boot()
+    first = ground.submit("first")
+    assert ground.claimed() == [first]
+    for number in range(101):
+        ground.submit(f"t{number}", batch_id=ground.write(batches.create, "helper", "p"))
+    free = other(ground, "free")
+    assert ground.claimed() == [free]

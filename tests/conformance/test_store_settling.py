@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.conformance.ground import COMPLETE, Ground
 from worker.lifecycle import Event, InvalidMove, Status
-from worker.models import Attempt, Run
+from worker.models import Attempt, Run, ToolCall
 from worker.response import Asked, Usage
 from worker.store import asking, claiming, held, leases, ledger, progress, reading, settling
 from worker.store.settling import End, Settled
@@ -300,3 +300,41 @@ def test_calls_that_an_end_leaves_open_are_the_next_runs(ground: Ground) -> None
     ground.settle(after, End(Event.COMPLETE, "done", answered=True))
     with ground.database.read() as connection:
         assert ledger.still_open(connection, "t") == []
+
+
+def test_ends_of_different_kinds_go_together(ground: Ground) -> None:
+    """Expected: all turns are given up before any is passed on, whatever columns each end has written."""
+    for thread in ("t1", "t1", "t2", "t2"):
+        ground.submit(thread)
+    ground.boot()
+    paid, failed = ground.claim()
+    ends = [End(Event.COMPLETE, "done", usage=Usage(1, 1, 0.1)), End(Event.FAIL, error_code="x")]
+    jobs = [held.Job(claim, settling.settle, (end,)) for claim, end in zip((paid, failed), ends, strict=True)]
+    told = ground.write(held.carry_out, jobs)
+    assert [outcome.result.next_queue for outcome in told] == ["default", "default"]
+    assert [claim.seq for claim in ground.claim()] == [2, 2]
+
+
+def test_one_unit_that_fails_spoils_nothing_for_the_others(ground: Ground) -> None:
+    """Expected: a lost claim and a move that cannot be are told to their callers alone, and write nothing."""
+    for thread in ("t1", "t2", "t3"):
+        ground.submit(thread)
+    ground.boot()
+    lost, wrong, well = ground.claim()
+    ground.hand_over(lost)
+    ground.commit(wrong, settling.start_cancelling)
+    jobs = [held.Job(lost, settling.settle, (COMPLETE,)), held.Job(wrong, settling.retry, (0.0, PASSING))]
+    told = ground.write(held.carry_out, [*jobs, held.Job(well, settling.settle, (COMPLETE,))])
+    assert [type(outcome.error).__name__ for outcome in told[:2]][1] == "InvalidMove"
+    assert (told[2].error, ground.status(well.run_id)) == (None, Status.COMPLETED)
+    assert (ground.status(lost.run_id), ground.status(wrong.run_id)) == (Status.IN_PROGRESS, Status.CANCELLING)
+
+
+def test_calls_that_a_left_conversation_asked_for_are_closed(ground: Ground) -> None:
+    """Expected: what the last response asked for is nobody's where the thread goes on in a fresh conversation."""
+    ground.submit()
+    ground.boot()
+    end = End(Event.CANCEL, answered=True, left_open=(Asked("c1", "add", "{}"),), abandon=True)
+    ground.settle(ground.take(), end)
+    with ground.database.read() as connection:
+        assert connection.execute(select(ToolCall.closed)).scalars().all() == [True]

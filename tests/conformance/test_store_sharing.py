@@ -74,3 +74,12 @@ def test_nothing_that_may_begin_is_nothing_due(ground: Ground) -> None:
     burst(ground, 1)
     ground.write(pausing.pause, Kind.QUEUE, "default")
     assert share(ground, "w1", 0) is None
+
+
+def test_what_nobody_else_serves_is_not_left_to_anybody(ground: Ground) -> None:
+    """Expected: a worker that alone serves a queue takes what is due there, whoever else has room."""
+    ground.write(submitting.submit, [ground.new(None, queue="mine") for _ in range(30)])
+    boot(ground, "w2")
+    ground.write(leases.register, "w1", node="w1", pid=1, queues=["mine", "default"], room=1000, lease=600.0)
+    with ground.database.read() as connection:
+        assert claiming.share(connection, "w1", ["mine", "default"], 60, 20) == 20

@@ -214,3 +214,40 @@ def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, m
     call = kept(ground)
     assert (call.status, call.output) == ("completed", "pay_online was paid")
     assert ground.status(call.run_id) == Status.CANCELLED
+
+
+def test_a_cancel_that_comes_while_a_start_is_committed_ends_the_call(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expected: nobody listened in that moment, and the function ends at once all the same."""
+    ended = asyncio.Event()
+
+    @tool(effect="read")
+    async def pay_online(name: str) -> str:
+        """Wait for ever."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return name
+
+    claim = asking(ground, "pay_online")
+
+    async def main() -> None:
+        bench = parts(ground, Provider(Pending()), pay_online)
+        held, commit = Held(claim), bench.store.commit
+
+        async def told_behind(claim: Claim, unit: Any, *args: Any, **options: Any) -> Any:
+            written = await commit(claim, unit, *args, **options)
+            if unit is ledger.start:
+                held.tell(cancel=True)
+            return written
+
+        monkeypatch.setattr(bench.store, "commit", told_behind)
+        async with asyncio.timeout(20):
+            await Calls(Pace(held, bench, lambda: True)).answers()
+            await ended.wait()
+
+    ground.write(ask_cancel, claim.run_id)
+    asyncio.run(main())
+    assert kept(ground).error == "cancelled"

@@ -112,3 +112,10 @@ def test_a_change_is_learnt(before: float, after: float) -> None:
     table = taught(*[before] * 1000, *[after] * 600)
     first = table.pause(0.0, 0.02, 30)
     assert after * 0.6 < first + table.pause(first, 0.02, 30) < after * 1.2
+
+
+def test_a_clock_that_was_set_back_teaches_nothing_and_harms_nothing() -> None:
+    """Expected: an end before its beginning counts as one at once, and a step from the future as one that begins."""
+    table = LifeTable()
+    table.ended(-0.3, -0.3)
+    assert table.pause(-5.0, 0.02, 30) > 0

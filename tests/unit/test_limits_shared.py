@@ -222,3 +222,14 @@ def test_no_secret_is_in_a_name() -> None:
     assert names.count("runwright:limits:") == 3
     assert not any(word in names for word in (KEY, "server", "model"))
     assert Shared(fleet.redis, "w", "server", "other", "model")._keys != fleet.workers[0]._keys
+
+
+def test_a_worker_that_knows_no_limit_hears_of_a_refusal() -> None:
+    """Expected: a look without a create tells how long everybody is to wait."""
+
+    async def play() -> Given:
+        fleet = Fleet()
+        await fleet.workers[0].refused(10.0)
+        return await fleet.ask(1)
+
+    assert story(play()).wait > 9

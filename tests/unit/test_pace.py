@@ -44,3 +44,16 @@ def test_what_is_told_as_the_time_runs_out_does_no_harm(ground: Ground, monkeypa
     with pytest.raises(HandOver):
         asyncio.run(story())
     assert (held.stopping, told) == (True, [])
+
+
+def test_a_wait_that_ends_late_takes_no_other_with_it(ground: Ground) -> None:
+    """Expected: a pause that is being cancelled while the next wait has begun leaves that one its ear."""
+    ground.submit()
+    held = Held(ground.take())
+    heard: list[str] = []
+    late = held.heard_by(lambda: heard.append("late"))
+    late.__enter__()
+    with held.heard_by(lambda: heard.append("next")):
+        late.__exit__(None, None, None)
+        held.tell(stop=True)
+    assert heard == ["next"]

@@ -2,13 +2,18 @@
 
 import asyncio
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from tests.conformance.ground import Ground
 from worker.pool import StorePool
+from worker.store import held, progress
 from worker.store.database import Database
+from worker.store.held import Job, Outcome
 
 
 def unit(connection: Connection) -> int:
@@ -47,3 +52,38 @@ def test_a_busy_database_is_waited_for(sqlite_url: str) -> None:
     finally:
         other.close()
         database.close()
+
+
+def test_a_commit_that_waits_for_a_lock_holds_up_nobody_else(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: after a commit that failed for all, one of them waits alone, and another run's commit goes through."""
+    ground = Ground(sqlite_url)
+    ground.boot()
+    for thread in ("a", "b", "c"):
+        ground.submit(thread)
+    waits, spoils, passes = ground.claim()
+    released, waiting = threading.Event(), threading.Event()
+
+    def carry_out(_connection: Connection, jobs: list[Job], *, alone: bool = False) -> list[Outcome]:
+        if len(jobs) > 1:
+            raise IntegrityError("spoilt", {}, Exception())
+        if alone and jobs[0].claim is waits:
+            waiting.set()
+            released.wait(10)
+        return [Outcome(None)]
+
+    monkeypatch.setattr(held, "carry_out", carry_out)
+    pool = StorePool(ground.database, 4)
+    pool._pool = ThreadPoolExecutor(4)  # as on PostgreSQL: SQLite has one thread, and no row that is locked
+    pool._beside = asyncio.Semaphore(2)
+
+    async def story() -> None:
+        async with asyncio.timeout(20):
+            both = [asyncio.create_task(pool.commit(claim, progress.withdraw)) for claim in (waits, spoils)]
+            assert await asyncio.to_thread(waiting.wait, 10)
+            await pool.commit(passes, progress.withdraw)
+            assert not released.is_set()
+            released.set()
+            await asyncio.gather(*both)
+
+    asyncio.run(story())
+    ground.close()

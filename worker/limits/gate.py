@@ -157,7 +157,7 @@ class Gate:
     async def _look(self) -> None:
         """See whether another worker has learnt of a limit, or was told to wait."""
         given = await self._reserve([])
-        self._silent_until = monotonic() + given.wait
+        self._silent_until = max(self._silent_until, monotonic() + given.wait)
 
     # ── out ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

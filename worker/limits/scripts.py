@@ -60,7 +60,7 @@ if runs > 0 then
   held = redis.call('ZCARD', KEYS[2])
 end
 local silence = math.max(0, (field('not_before') or 0) - now)
-local delays, wait = {{}}, 0
+local delays, wait = {{}}, silence
 for i = 7, #ARGV, 3 do
   local run, cost, bulk = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2] == '1'
   local after = math.max(silence, seconds(requests, 1, bulk), seconds(tokens, cost, bulk))

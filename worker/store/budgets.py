@@ -27,9 +27,11 @@ def change(connection: Connection, batch_id: str, budget_usd: float | None) -> b
     check_budget(budget_usd)
     require(connection, batch_id)
     connection.execute(update(Batch).where(Batch.id == batch_id).values(budget_usd=budget_usd))
-    connection.execute(delete(Spending).where(Spending.batch_id == batch_id))
     cost = func.coalesce(select(func.sum(Run.cost_usd)).where(Run.batch_id == batch_id).scalar_subquery(), 0.0)
-    spent = update(Batch).where(Batch.id == batch_id).values(spent_usd=cost).returning(Batch.spent_usd)
+    # What is still to be counted stands in the runs already; read at once, so that none is taken twice.
+    ahead = select(func.sum(Spending.cost_usd)).where(Spending.batch_id == batch_id).scalar_subquery()
+    known = cost - func.coalesce(ahead, 0.0)
+    spent = update(Batch).where(Batch.id == batch_id).values(spent_usd=known).returning(Batch.spent_usd)
     return _judge(connection, batch_id, connection.execute(spent).scalar_one(), budget_usd)
 
 

@@ -199,7 +199,7 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         provider_id=row.provider_id,
         intent_step=row.intent_step,
         intent_after=row.intent_after,
-        step_age=(now - row.intent_at).total_seconds() if row.intent_at else 0.0,
+        step_age=max(0.0, (now - row.intent_at).total_seconds()) if row.intent_at else 0.0,
         created=len(row.provider_ids or ()) + (row.adopted or 0),
         timeout=row.timeout,
         seconds_left=(row.deadline_at - now).total_seconds(),

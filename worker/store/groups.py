@@ -156,8 +156,9 @@ def due(connection: Connection, queues: Sequence[str], limit: int, back: HeldBac
     With `lock` no other claim counts the runs of a capped assistant before this transaction has ended.
     """
     groups = [group for queue in queues for group in _allowed(connection, queue, back)]
-    groups = sorted(groups, key=lambda group: (-group.priority, group.oldest))[:_MOST]
     room = _room(connection, {group.name for group in groups}, back.caps, lock=lock)
+    open_ones = [group for group in groups if room.get(group.name, 1) > 0]
+    groups = sorted(open_ones, key=lambda group: (-group.priority, group.oldest))[:_MOST]
     found: list[tuple[Any, str | None]]
     found = [(run, None) for queue in queues for run in connection.execute(_GOING_ON, {"queue": queue, "room": limit})]
     for group in groups:

@@ -161,14 +161,13 @@ class Hold:
         self.change_attempt(intent_step=None, adopted=self.row.adopted + 1)
         self.note("adopted", step=step)
 
-    def written(self) -> Gathered:
-        """Return all that the unit has written, the run's own row first."""
+    def own(self) -> Gathered:
+        """Return what the unit has written of the run itself: of all runs before a turn is passed on."""
         first, claim = Gathered(), self.claim
         if self._run:
             first.update(Run, {"id": claim.run_id}, self._run)
         if self._attempt:
             first.update(Attempt, {"run_id": claim.run_id, "number": claim.attempt}, self._attempt)
-        first.add(self.writes)
         return first
 
 
@@ -183,15 +182,19 @@ def carry_out(connection: Connection, jobs: Sequence[Job], *, alone: bool = Fals
     locked = locks.lock_all(connection, threads, wait=alone)
     ids = sorted(job.claim.run_id for job in jobs)
     rows = {row.id: row for row in connection.execute(_WAITING_FOR_IT if alone else _UNLOCKED_ONES, {"runs": ids})}
-    gathered, outcomes = Gathered(), []
+    own, others = Gathered(), Gathered()
+    outcomes = []
     for job in jobs:
         free = alone or (job.claim.run_id in rows and (job.unit not in _under_thread or job.claim.thread_id in locked))
-        outcomes.append(_carry_out(group, job, rows.get(job.claim.run_id), gathered) if free else Outcome(error=Busy()))
-    gathered.write(connection)
+        outcomes.append(
+            _carry_out(group, job, rows.get(job.claim.run_id), own, others) if free else Outcome(error=Busy())
+        )
+    own.write(connection)
+    others.write(connection)
     return outcomes
 
 
-def _carry_out(group: Group, job: Job, row: Row[*tuple[Any, ...]] | None, gathered: Gathered) -> Outcome:
+def _carry_out(group: Group, job: Job, row: Row[*tuple[Any, ...]] | None, own: Gathered, others: Gathered) -> Outcome:
     claim = job.claim
     if row is None or (row.owner, row.fence) != (claim.worker, claim.fence):
         return Outcome(error=LostClaim(f"run {claim.run_id} is no longer held under fence {claim.fence}"))
@@ -202,7 +205,8 @@ def _carry_out(group: Group, job: Job, row: Row[*tuple[Any, ...]] | None, gather
         raise  # the transaction is spoilt for all of them
     except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this job, not to the others
         return Outcome(error=error)
-    gathered.add(hold.written())
+    own.add(hold.own())
+    others.add(hold.writes)
     return Outcome(result)
 
 

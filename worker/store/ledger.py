@@ -43,7 +43,7 @@ class OpenCall:
     overdue: bool = False
 
 
-def enter(hold: Hold, step: int, calls: Iterable[Asked], effects: Mapping[str, str]) -> None:
+def enter(hold: Hold, step: int, calls: Iterable[Asked], effects: Mapping[str, str], *, closed: bool = False) -> None:
     """Enter the calls that the response of a step asked for; what was open before it has been answered by it."""
     close(hold)
     for position, call in enumerate(calls):
@@ -58,7 +58,7 @@ def enter(hold: Hold, step: int, calls: Iterable[Asked], effects: Mapping[str, s
             "effect": effects.get(call.name, "once"),
             "status": "asked",
             "starts": 0,
-            "closed": False,
+            "closed": closed,
         }
         hold.writes.insert(ToolCall, row)
 

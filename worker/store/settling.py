@@ -72,7 +72,7 @@ def settle(hold: Hold, end: End) -> Settled:
     if end.adopted:
         hold.adopt(row.step)
     if end.left_open:
-        ledger.enter(hold, row.step, end.left_open, {})
+        ledger.enter(hold, row.step, end.left_open, {}, closed=end.abandon)
     elif end.answered:
         ledger.close(hold)
     _end_attempt(hold, end)

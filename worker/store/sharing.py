@@ -34,7 +34,9 @@ def part(connection: Connection, worker: str, queues: Sequence[str], held: int, 
         for other in connection.execute(_OTHERS, {"worker": worker})
         if other.held < other.max_in_flight and not set(queues).isdisjoint(other.queues)
     ]
-    if not others:
+    served = {queue for other in others for queue in other.queues}
+    mine = [queue for queue in queues if queue not in served]
+    if not others or (mine and connection.execute(_COUNT, {"queues": mine, "most": 1}).scalar_one()):
         return limit
     count, all_held = len(others) + 1, held + sum(other.held for other in others)
     matters = count * (held + limit) - all_held
