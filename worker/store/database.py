@@ -1,6 +1,7 @@
 """Connections and transactions, the same on SQLite (WAL) and PostgreSQL."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from worker.urls import without_secret
 
 _READ = "runwright_read"
 _IDLE_MS = 10_000  # between two statements of one of our transactions there are milliseconds
+_BUSY = 30.0  # seconds to wait for a lock of SQLite's
 UNUSABLE = "DATABASE_URL: the database cannot be used: "
 
 
@@ -68,12 +70,13 @@ def _sqlite(url: str, pool_size: int) -> Engine:
     file = make_url(url).database
     if file:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": 30}, hide_parameters=True)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": _BUSY}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin by itself: see _begin
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        _use_wal(connection)
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -84,3 +87,20 @@ def _sqlite(url: str, pool_size: int) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Keep the file's journal as a write-ahead log, which the file remembers once one connection has set it.
+
+    Several that open a new file at once get in each other's way, and there the busy timeout does not hold: SQLite reads
+    the header, then wants the file to itself, and a lock that is raised is refused at once (btree.c, BtreeBeginTrans).
+    """
+    give_up = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)

@@ -1,0 +1,31 @@
+"""Opening a database file that others are opening too."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from worker.store.database import Database
+
+
+def test_who_opens_a_new_file_waits_for_whoever_has_it_locked(tmp_path: Path) -> None:
+    """Expected: the lock is waited for, although SQLite refuses this one at once; then the write succeeds."""
+    holder = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    holder.execute("CREATE TABLE t (n INTEGER)")
+    holder.execute("BEGIN IMMEDIATE")
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+
+    def enter() -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+
+    with ThreadPoolExecutor(1) as pool:
+        entered = pool.submit(enter)
+        with pytest.raises(TimeoutError):
+            entered.result(timeout=0.3)
+        holder.execute("COMMIT")
+        entered.result(timeout=10)
+    database.close()
+    assert holder.execute("SELECT n FROM t").fetchall() == [(1,)]
+    holder.close()
