@@ -121,8 +121,8 @@ def _longest(latency: str) -> float:
 
 def figures(plan: Plan, tally: Tally, audit: Audit) -> dict[str, Any]:
     """Return what was done and what came of it."""
-    waits = recovery.seconds(tally.bereft)
-    clear = [wait for one, wait in waits.items() if not _overlaps(one.at.timestamp(), wait, tally.away)]
+    waits = recovery.of(tally.bereft)
+    clear = [wait for one, wait in waits.items() if not _overlaps(one.at.timestamp(), wait.seconds, tally.away)]
     return {
         **{kind: tally.done[kind] for kind in ("kills", "hand-overs", "freezes", "Redis losses")},
         **{kind: tally.done[kind] for kind in ("database halts", "database crashes")},
@@ -136,8 +136,10 @@ def figures(plan: Plan, tally: Tally, audit: Audit) -> dict[str, Any]:
         "unknown outcomes": len(audit.unknown()),
         "adopted": audit.adopted(),
         "hand-over seconds": _spread(tally.stop_seconds),
-        "recovery seconds": _spread(clear),
-        "recovery seconds over outages": _spread([wait for wait in waits.values() if wait not in clear]),
+        "recovery seconds": _spread([wait.seconds for wait in clear]),
+        "from the kill to the reaper": _spread([wait.to_reaped for wait in clear]),
+        "from the reaper to the claim": _spread([wait.to_claimed for wait in clear]),
+        "recovery seconds over outages": _spread([wait.seconds for wait in waits.values() if wait not in clear]),
         "seconds": round(tally.seconds, 1),
         "faults": {**audit.faults(), "workers that ended otherwise": tally.unclean},
     }
