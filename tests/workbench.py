@@ -9,7 +9,9 @@ import fakeredis
 from tests.conformance.ground import Ground
 from tools.execution import Executor
 from tools.registry import Registry, tool_of
-from worker.backends.base import Created, Ended, Look, Step, Tail
+from worker.backends.base import Created, Ended, Look, Opened, Step, Tail
+from worker.backends.choice import Backends
+from worker.backends.places import PROTOCOLS, Place
 from worker.events import Events
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
@@ -17,6 +19,7 @@ from worker.looks import Looks
 from worker.outage import Outage
 from worker.parts import Parts
 from worker.pool import StorePool
+from worker.prices import Prices
 from worker.settings import Settings
 
 SOON = {
@@ -34,14 +37,16 @@ class Provider:
     To cancel is more than it can do: that raises what no provider's backend may raise.
     """
 
+    can = PROTOCOLS["responses"]
+
     def __init__(self, *looks: Look | Exception) -> None:
         self._looks = list(looks)
         self._slot = asyncio.Semaphore(64)
         self.created: list[Step] = []
         self.looked: list[str] = []
 
-    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
-        return f"conversation of {thread_id} with {len(history)} messages"
+    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
+        return Opened(f"conversation of {thread_id} with {len(history)} messages")
 
     def slot(self) -> asyncio.Semaphore:
         return self._slot
@@ -73,6 +78,17 @@ class Provider:
         self._looks.clear()
 
 
+class One(Backends):
+    """Gives every place the same provider."""
+
+    def __init__(self, settings: Settings, provider: Provider) -> None:
+        super().__init__(settings, Prices({}))
+        self._provider = provider
+
+    def at(self, place: Place) -> Provider:
+        return self._provider
+
+
 def parts(ground: Ground, provider: Provider, *functions: Callable[..., object], **settings: object) -> Parts:
     """Return the parts of a worker with these tools on the ground's database; settings go by their own names."""
     registry = Registry(made for function in functions if (made := tool_of(function)))
@@ -81,11 +97,11 @@ def parts(ground: Ground, provider: Provider, *functions: Callable[..., object],
     return Parts(
         settings=chosen,
         store=StorePool(ground.database, 1),
-        backend=provider,
+        backends=(backends := One(chosen, provider)),
         registry=registry,
         executor=Executor(registry),
         events=Events(),
         outage=Outage(),
-        limits=Gates(fakeredis.FakeAsyncRedis(), Limits(), server="s", key="k", emit=lambda *_, **__: None),
+        limits=Gates(fakeredis.FakeAsyncRedis(), Limits(), whose=backends.whose, emit=lambda *_, **__: None),
         looks=Looks(chosen.poll_min, chosen.poll_max, chosen.request_limit),
     )

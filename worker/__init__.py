@@ -5,7 +5,8 @@
     store/      every query, the only writer;  migrations/: Alembic
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
-    chain       its steps at the provider;  calls: its tool calls;  outage: when the provider is away
+    chain       its steps at the provider;  flight: one that is under way;  calls: its tool calls
+    outage      when the provider is away
     looks       when to look at a step;  lifetable: how long they take
     limits/     the provider's limits over the whole fleet
     sharing     leaves other workers their part of a burst
@@ -16,7 +17,8 @@
     events      the one seam of observation;  telemetry: logs;  metrics: counts for Prometheus
     vitals      whether this worker is well;  probe: its HTTP port
     service     composition root of a worker;  parts: what its runners share;  producer: what submitting needs
-    settings    the environment, once;  kinds: its values, checked;  urls;  errors;  retries: how long to wait
+    settings    the environment, once;  kinds: its values, checked;  refusals: what is wrong with it;  urls
+    errors      those that some `except` names;  retries: how long to wait
     assistants  the file of assistants;  prices: what tokens cost
     embedded    a Redis-protocol server beside the default database;  maintenance: what the scheduler has done
     crashpoints where a test can kill the process

@@ -8,13 +8,60 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+)
 
+from worker import urls
+from worker.backends.places import DEFAULT_KEY, FOR_A_MODEL, KEY_PREFIX, PROTOCOLS, Place
 from worker.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _Loc = tuple[int | str, ...]
 _Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _known(protocol: str) -> str:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"there is no backend {protocol!r}; there are: {', '.join(PROTOCOLS)}")
+    return protocol
+
+
+def _whole(backend: Any) -> Any:
+    return {"protocol": backend} if isinstance(backend, str) else backend
+
+
+def _key_variable(name: str) -> str:
+    if name != DEFAULT_KEY and not re.fullmatch(rf"{KEY_PREFIX}[A-Z0-9_]+", name):
+        raise ValueError(f"{DEFAULT_KEY}, or a variable that begins with {KEY_PREFIX}")
+    return name
+
+
+def _truncation(given: Any) -> Any:
+    if given is None or given in ("auto", "disabled"):
+        return given
+    if isinstance(given, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", given):
+        return given
+    if isinstance(given, dict) and given.keys() == {"last_messages"}:
+        count = given["last_messages"]
+        if type(count) is int and count > 0:
+            return given
+    raise ValueError("auto, disabled, last_messages: N, or a function as module:function")
+
+
+def _without_secret(url: str) -> str:
+    if "@" in url or "?" in url:
+        raise ValueError("an address without a user and without a query: it is shown; the key goes into api_key")
+    return url
 
 
 class ResponseFormat(BaseModel):
@@ -29,12 +76,25 @@ class ResponseFormat(BaseModel):
     strict: bool | None = None
 
 
+class BackendConfig(BaseModel):
+    """A server of an assistant's own."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    protocol: Annotated[str, AfterValidator(_known)]
+    base_url: Annotated[str, AfterValidator(urls.http_url), AfterValidator(_without_secret)] | None = None
+    """Not set: OPENAI_BASE_URL."""
+    api_key: Annotated[str, AfterValidator(_key_variable)] | None = None
+    """The variable that holds its key; not set: OPENAI_API_KEY, or none where it has a base_url."""
+
+
 class AssistantConfig(BaseModel):
     """One assistant; limits and words of the model settings are those of OpenAI's Responses API."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     model: _Text
+    backend: Annotated[BackendConfig, BeforeValidator(_whole)] | None = None
     description: str | None = None
     instructions: str | None = None
     tools: list[str] = []
@@ -47,7 +107,12 @@ class AssistantConfig(BaseModel):
     parallel_tool_calls: bool | None = None
     tool_choice: Literal["none", "auto", "required"] | None = None
     response_format: ResponseFormat | None = None
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: Annotated[Any, PlainValidator(_truncation)] = None
+    """What to leave out of a conversation that is too long; a function of one's own is `module:function`."""
+    context_window: PositiveInt | None = None
+    """Tokens that the model can read, for `truncation: auto` where the conversation is kept here."""
+    additional_instructions: str | None = None
+    max_prompt_tokens: Annotated[int, Field(ge=256)] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     max_steps: PositiveInt | None = None
     max_attempts: PositiveInt | None = None
@@ -67,17 +132,22 @@ class _Problem:
     text: str
 
 
-def load(path: Path, tool_names: Collection[str]) -> dict[str, AssistantConfig]:
-    """Return the assistants of a file, by name; UsageError has one line for each thing that is wrong."""
+def load(path: Path, tool_names: Collection[str], protocol: str) -> dict[str, AssistantConfig]:
+    """Return the assistants of a file, by name; UsageError has one line for each thing that is wrong.
+
+    `protocol` is that of assistants that name no backend.
+    """
     root, data, problems = _read(path)
     found: dict[str, AssistantConfig] = {}
     for name, raw in _entries(path, data).items():
         problems += _name_problems(root, name)
         problems += _tool_problems(root, name, raw, tool_names)
         try:
-            found[str(name)] = AssistantConfig.model_validate(raw)
+            found[str(name)] = config = AssistantConfig.model_validate(raw)
         except ValidationError as error:
             problems += _problems(root, name, error)
+        else:
+            problems += _lacks(root, name, config.model_dump(exclude_none=True), protocol)
     if problems:
         ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
         raise UsageError("\n".join(f"{path}:{problem.line}: {problem.text}" for problem in ordered))
@@ -170,6 +240,27 @@ def _tool_problems(root: yaml.Node, name: Any, raw: Any, tool_names: Collection[
                 yield _Problem(_line(root, loc), f"{_place(loc)}the tool {tool!r} is named twice")
 
 
+def _lacks(root: yaml.Node, name: Any, config: Mapping[str, Any], protocol: str) -> Iterator[_Problem]:
+    """Find what the assistant's backend does not take."""
+    protocol = Place.of(config, protocol).protocol
+    can = PROTOCOLS[protocol]
+    for key in sorted(FOR_A_MODEL & config.keys()):
+        loc, said = ("assistants", str(name), key), config[key]
+        if key not in can.settings:
+            known = ", ".join(sorted(can.settings))
+            yield _Problem(_line(root, loc), f"{_place(loc)}the backend {protocol!r} has no {key!r}; it has: {known}")
+        elif key == "truncation" and _form(said) not in can.truncations:
+            known = " or ".join(can.truncations)
+            yield _Problem(_line(root, loc), f"{_place(loc)}truncation: the backend {protocol!r} takes {known}")
+
+
+def _form(truncation: Any) -> str:
+    """Return which kind of truncation it is."""
+    if isinstance(truncation, Mapping):
+        return "last_messages"
+    return "module:function" if ":" in truncation else str(truncation)
+
+
 def _list(raw: Any, key: str) -> list[Any]:
     given = raw.get(key) if isinstance(raw, dict) else None
     return given if isinstance(given, list) else []
@@ -184,7 +275,8 @@ def _problems(root: yaml.Node, name: Any, error: ValidationError) -> Iterator[_P
 def _sentence(kind: str, loc: _Loc, detail: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        known = ResponseFormat if loc[0] == "response_format" else AssistantConfig
+        parts: dict[Any, type[BaseModel]] = {"response_format": ResponseFormat, "backend": BackendConfig}
+        known = parts.get(loc[0], AssistantConfig)
         names = [field.alias or name for name, field in known.model_fields.items()]
         near = difflib.get_close_matches(str(loc[-1]), names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
@@ -193,9 +285,16 @@ def _sentence(kind: str, loc: _Loc, detail: Mapping[str, Any]) -> str:
         return f"the key {key!r} is missing"
     if not loc:
         return "below the name stand its settings, such as `model: …`"
-    wanted = detail["msg"].removeprefix("Input ").replace("valid string", "text").replace("String", "the text")
+    wanted = (
+        detail["msg"]
+        .removeprefix("Value error, ")
+        .removeprefix("Input ")
+        .replace("valid string", "text")
+        .replace("String", "the text")
+    )
     given = detail["input"]
-    shown = f", not {given!r}" if given is None or isinstance(given, bool | int | float | str) else ""
+    told = kind != "value_error"  # else the sentence is our own, and the value may hold what is not to be shown
+    shown = f", not {given!r}" if told and (given is None or isinstance(given, bool | int | float | str)) else ""
     return f"{key}: {wanted}{shown}"
 
 

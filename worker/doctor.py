@@ -8,7 +8,8 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from worker.errands import Errand, Send
+from worker.backends.places import PROTOCOLS, Place
+from worker.errands import Errand, Send, Target
 from worker.errors import SchemaError
 from worker.settings import Settings
 from worker.store import auditing, repairing, schema
@@ -191,14 +192,21 @@ def _mend(database: Database, check: Check, subject: str) -> bool:
         return check.mend is not None and check.mend(connection, subject)
 
 
-def responses_of_ended_runs(database: Database, hours: float) -> dict[str, str]:
-    """Return the last known responses of runs that ended within so many hours, each with its run."""
-    found: dict[str, str] = {}
+def steps_of_ended_runs(database: Database, settings: Settings, hours: float) -> dict[Target, str]:
+    """Return the last known steps of runs that ended within so many hours, each with its run.
+
+    Those of a place that does not go on with a step by itself are gone with their worker.
+    """
+    found: dict[Target, str] = {}
     after = ""
     while True:
         with database.read() as connection:
             runs = auditing.recently_ended(connection, hours, after)
-            found.update(auditing.last_responses(connection, runs))
+            steps = auditing.last_steps(connection, runs)
+        for step, run_id, config in steps:
+            place = Place.of(config, settings.backend)
+            if PROTOCOLS[place.protocol].resumes:
+                found[Target(step, str(place))] = run_id
         if len(runs) < auditing.MOST:
             return found
         after = runs[-1]
@@ -206,25 +214,25 @@ def responses_of_ended_runs(database: Database, hours: float) -> dict[str, str]:
 
 def at_the_provider(
     database: Database,
-    runs: dict[str, str],
+    runs: dict[Target, str],
     send: Send,
     *,
     fix: bool = False,
     tell: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """Ask the provider whether responses still go on whose run has ended; with `fix` cancel them.
+    """Ask the providers whether steps still go on whose run has ended; with `fix` cancel them.
 
-    `runs` gives the run of each response; `tell` is called after each look.
+    `runs` gives the run of each step; `tell` is called after each look.
     """
     verdict = Verdict("provider", "wrong", "no response of an ended run is still active", "cancels it at the provider")
     errors: Counter[str] = Counter()
-    active: list[str] = []
+    active: list[Target] = []
     for outcome in send(Errand.LOOK, list(runs)):
         tell()
         if outcome.error:
             errors[outcome.error] += 1
         elif outcome.active:
-            active.append(outcome.id)
+            active.append(outcome.target)
     if errors.total() == len(runs) and runs:
         verdict.skipped = f"the provider could not be asked: {errors.most_common(1)[0][0]}"
         return verdict
@@ -233,7 +241,7 @@ def at_the_provider(
     with database.read() as connection:
         ended = auditing.ended(connection, {runs[one] for one in active})
     active = [one for one in active if runs[one] in ended]
-    cancelled = {one.id for one in send(Errand.CANCEL, active) if one.error is None} if fix else set()
+    cancelled = {one.target for one in send(Errand.CANCEL, active) if one.error is None} if fix else set()
     verdict.mended = len(cancelled)
-    verdict.findings = [Finding(runs[one], one) for one in active if one not in cancelled]
+    verdict.findings = [Finding(runs[one], one.id) for one in active if one not in cancelled]
     return verdict

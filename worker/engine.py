@@ -319,7 +319,7 @@ class Engine:
         await self._leave()
         self._lease.stop()
         await self._parts.limits.close()
-        await self._parts.backend.close()
+        await self._parts.backends.close()
         await self._parts.executor.close()
         self._parts.store.close()
 

@@ -6,24 +6,32 @@ Light on purpose: worker.messenger, which carries errands out, loads the provide
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Errand(StrEnum):
-    """One kind of errand; the ids that go with it are responses, or conversations to delete."""
+    """One kind of errand; what goes with it are steps at a provider, or conversations to delete."""
 
     LOOK = "look"
     CANCEL = "cancel"
     DELETE = "delete"
 
 
+class Target(NamedTuple):
+    """Something at a provider, and where that is: the text of a worker.backends.places.Place."""
+
+    id: str
+    place: str
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one errand: `active` is what a look found, an error is the provider's, without a secret."""
 
-    id: str
+    target: Target
     active: bool = False
     error: str | None = None
 
 
-Send = Callable[[Errand, Sequence[str]], Iterator[Outcome]]
-"""Carries out one errand for many ids and gives the outcomes as they come, in any order."""
+Send = Callable[[Errand, Sequence[Target]], Iterator[Outcome]]
+"""Carries out one errand for many targets and gives the outcomes as they come, in any order."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from worker.errands import Errand, Outcome, Send
+from worker.backends.places import PROTOCOLS, Place
+from worker.errands import Errand, Outcome, Send, Target
 from worker.settings import Settings
 from worker.store import claiming, cleaning
 from worker.store.database import Database
@@ -100,23 +101,30 @@ def delete_conversations(
             page = cleaning.old_conversations(connection, days, int(min(size, most - cleaned.conversations)), after)
         if not page:
             return
-        outcomes = _delete(database, [one for one in page if _release(database, one, days)], send)
+        outcomes = _delete(database, [one for one in page if _release(database, one.id, days)], send)
         gone = sum(outcome.error is None for outcome in outcomes)
         cleaned.conversations += gone
         cleaned.failed.update(outcome.error.partition(":")[0] for outcome in outcomes if outcome.error)
-        after, size = page[-1], _PAGE
+        after, size = page[-1].id, _PAGE
         tell(len(page))
         if outcomes and not gone:
             return
 
 
-def _delete(database: Database, conversations: Sequence[str], send: Send) -> list[Outcome]:
-    outcomes = list(send(Errand.DELETE, conversations)) if conversations else []
-    gone = [outcome.id for outcome in outcomes if outcome.error is None]
+def _delete(database: Database, conversations: Sequence[Target], send: Send) -> list[Outcome]:
+    """Delete them where they are: at their provider, and those that we keep, here."""
+    outcomes = [Outcome(one) for one in conversations if not _is_there(one)]
+    if there := [one for one in conversations if _is_there(one)]:
+        outcomes += send(Errand.DELETE, there)
+    gone = [outcome.target.id for outcome in outcomes if outcome.error is None]
     if gone:
         with database.write() as connection:
             cleaning.deleted(connection, gone)
     return outcomes
+
+
+def _is_there(conversation: Target) -> bool:
+    return PROTOCOLS[Place.parse(conversation.place).protocol].keeps
 
 
 def _release(database: Database, conversation: str, days: float) -> bool:

@@ -68,17 +68,28 @@ class Thread(Base):
 
 
 class Conversation(Base):
-    """One conversation that we created at the provider: what cleanup may delete there, and nothing else."""
+    """One conversation that we created: what cleanup may delete at its provider, and nothing else."""
 
     __tablename__ = "runwright_conversations"
     __table_args__ = (Index("ix_runwright_conversations_thread_id", "thread_id"),)
 
     id: Mapped[str] = mapped_column(_Id, primary_key=True)
     thread_id: Mapped[str] = mapped_column(ForeignKey(Thread.id))
+    place: Mapped[str] = mapped_column(String(500))  # a Place of worker.backends.places
     created_at: Mapped[datetime] = mapped_column(default=from_now())
-    # The thread goes on without it from here on.
-    left_at: Mapped[datetime | None]
+    left_at: Mapped[datetime | None]  # the thread goes on without it
     deleted_at: Mapped[datetime | None]
+
+
+class Item(Base):
+    """One entry of a conversation that its provider does not keep, in the words of its protocol."""
+
+    __tablename__ = "runwright_items"
+    __table_args__ = (Index("ix_runwright_items_conversation_id", "conversation_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey(Conversation.id))
+    item: Mapped[dict[str, Any]]
 
 
 class Batch(Base):
@@ -214,6 +225,7 @@ class Attempt(Base):
     unknown: Mapped[bool] = mapped_column(Boolean, default=False)
     # Steps whose id was never learnt and whose result was found in the conversation; their usage is unknown.
     adopted: Mapped[int] = mapped_column(default=0)
+    reissued: Mapped[int] = mapped_column(default=0)  # steps asked for again: no provider went on with them
     crashes: Mapped[int] = mapped_column(default=0)
     error_code: Mapped[str | None] = mapped_column(String(100))
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -290,8 +302,7 @@ class Worker(Base):
     pid: Mapped[int]
     queues: Mapped[list[Any]]
     max_in_flight: Mapped[int]
-    # Where it answers /healthz and /metrics, None where that is off.
-    http: Mapped[str | None] = mapped_column(String(200))
+    http: Mapped[str | None] = mapped_column(String(200))  # where it answers /healthz and /metrics
     started_at: Mapped[datetime] = mapped_column(default=from_now())
     lease_until: Mapped[datetime]
 

@@ -42,10 +42,14 @@ class Held:
         if listener is not None:
             listener()
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call the listener, once, when something is told."""
+        self._listener = listener
+
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
         """Call the listener, once, when something is told meanwhile; a run waits at one place at a time."""
-        self._listener = listener
+        self.listen(listener)
         try:
             yield
         finally:
@@ -78,9 +82,9 @@ class Pace:
         self._began_at = monotonic() - max(0.0, held.claim.timeout - held.claim.seconds_left)
         self._alive = alive
 
-    def heed(self) -> None:
-        """Raise what the engine or the clock says: HandOver, CancelAsked or TimeUp."""
-        if self.held.stopping:
+    def heed(self, *, stop: bool = True) -> None:
+        """Raise what the engine or the clock says: HandOver, CancelAsked or TimeUp; without `stop` not the first."""
+        if stop and self.held.stopping:
             raise HandOver
         if self.held.cancel:
             raise CancelAsked
@@ -127,17 +131,24 @@ class Pace:
             over.cancel()
         self.heed()
 
-    async def unless_told(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Make a request, and leave it as soon as there is something to heed."""
-        self.heed()
+    async def unless_told(self, request: Callable[[], Coroutine[Any, Any, T]], *, stop: bool = True) -> T:
+        """Make a request, and leave it as soon as there is something to heed; without `stop` not for a hand-over."""
+        self.heed(stop=stop)
+
+        def told() -> None:
+            if not (stop or self.held.cancel):
+                self.held.listen(told)
+            elif not limit.expired():  # one that has just passed cannot be moved any more
+                limit.reschedule(0.0)
+
         try:
             async with asyncio.timeout(self.seconds_left()) as limit:
-                with self.held.heard_by(partial(_end, limit)):
+                with self.held.heard_by(told):
                     return await request()
         except TimeoutError:
             if not limit.expired():
                 raise
-            self.heed()
+            self.heed(stop=stop)
             raise TimeUp from None
 
     async def patiently(self, request: Callable[[], Coroutine[Any, Any, T]], *, whole: bool = False) -> T:
@@ -177,11 +188,6 @@ class Pace:
     def emit(self, name: str, **fields: Any) -> None:
         """Say what happened to the run."""
         self.parts.events.emit(name, claim=self.claim, **fields)
-
-
-def _end(limit: asyncio.Timeout) -> None:
-    if not limit.expired():  # one that has just passed cannot be moved any more
-        limit.reschedule(0.0)
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tools.execution import Executor
 from tools.registry import Registry
-from worker.backends.base import Backend
+from worker.backends.choice import Backends
 from worker.events import Events
 from worker.limits.gates import Gates
 from worker.looks import Looks
@@ -19,7 +19,7 @@ class Parts:
 
     settings: Settings
     store: StorePool
-    backend: Backend
+    backends: Backends
     registry: Registry
     executor: Executor
     events: Events

@@ -36,10 +36,13 @@ class Runner:
         self._pace.emit("run.claimed")
         try:
             with closing(self._chain):
+                self._chain.open()
                 await self._to_its_end()
         except HandOver:
             self._held.handed_over = True  # the engine lets go of all such runs at once
             self._pace.emit("run.handed_over")
+        except ProviderError as error:
+            await self.give_up(error.message, error.code)
         except Parked:
             await self._pace.write(settling.park, self._pace.seconds_left())
             self._pace.emit("run.parked")
@@ -52,9 +55,11 @@ class Runner:
         except TimeUp:
             await self._expire()
         except ProviderError as error:
+            await self._chain.let_go()
             self._chain.leave_if_open()
             gone = error.code == CONVERSATION_GONE  # a fresh one takes its place, with the thread's messages
-            self._chain.unclear = self._chain.unclear or gone
+            if gone:
+                self._chain.give_up()
             await self._fail(Failed(error.code, error.message, Usage(), error.transient or gone))
 
     async def _course(self) -> None:
@@ -77,6 +82,7 @@ class Runner:
             effects={name: tool.effect for name, tool in tools.items() if tool is not None},
             usage=asked.usage,
             last_item=asked.last_item,
+            added=asked.items,
             adopted=self._chain.adopted,
         )
         self._chain.settled(asked)
@@ -103,14 +109,14 @@ class Runner:
         self._held.again_in = delay
         return self._pace.emit("run.retried", code=failed.code, seconds=round(delay, 2), usage=failed.usage)
 
-    async def give_up(self, message: str) -> None:
-        """Let the run go for a while after a bug of ours; one that crashes time and again has failed."""
+    async def give_up(self, message: str, code: str = "internal_error") -> None:
+        """Let the run go for a while where this worker cannot carry it; one that none can time and again has failed."""
         delay = backoff(self._claim.attempt, self._settings.retry_min, self._settings.retry_max)
         if await self._pace.write(settling.crashed, delay, _MOST_CRASHES):
             self._held.again_in = delay
             return self._pace.emit("run.crashed", message=message, seconds=round(delay, 2))
         self._chain.leave_if_open()
-        return await self._settle(Event.FAIL, None, "internal_error", message)
+        return await self._settle(Event.FAIL, None, code, message)
 
     async def _cancel(self) -> None:
         """Stop the provider's run, wait until it has ended, and end ours as cancelled whatever it says."""
@@ -138,9 +144,9 @@ def _end(event: Event, last: Ended | None, code: str | None, message: str | None
     end = End(event, error_code=code, error_message=message, usage=last.usage if last else Usage())
     match last:
         case Done():
-            return replace(end, output_text=last.text, answered=True, last_item=last.last_item)
+            return replace(end, output_text=last.text, answered=True, last_item=last.last_item, items=last.items)
         case NeedsTools():
-            return replace(end, answered=True, left_open=last.calls, last_item=last.last_item)
+            return replace(end, answered=True, left_open=last.calls, last_item=last.last_item, items=last.items)
         case Failed():
             return replace(end, tail_unknown=True)
     return end

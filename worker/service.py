@@ -12,8 +12,8 @@ from celery import Celery
 from tools.execution import Executor
 from tools.registry import Registry
 from worker import crashpoints, doorbell, telemetry, urls
-from worker.backends.base import Backend
-from worker.backends.responses import ResponsesBackend
+from worker.backends.choice import Backends
+from worker.backends.places import DEFAULT_KEY, Place
 from worker.delivery import Delivery
 from worker.engine import Engine
 from worker.errors import SettingsError
@@ -31,7 +31,7 @@ from worker.pool import StorePool
 from worker.prices import Prices
 from worker.probe import Probe, signs
 from worker.settings import Settings
-from worker.store import durations, schema
+from worker.store import assistants, durations, schema
 from worker.store.database import Database
 from worker.vitals import Vitals
 
@@ -52,7 +52,7 @@ class WorkerService:
         self._looks = self._learnt_looks()
         self.registry = Registry.load(settings.tool_modules)
         self.prices = Prices.load(settings.prices)
-        self.api_key = _api_key(settings)
+        _check_key(self.database, settings)
         self.bell = doorbell.Doorbell(settings)
         self.outlet = Outlet()
         self.events = Events()
@@ -70,10 +70,11 @@ class WorkerService:
     def _parts(self) -> Parts:
         self._loop = asyncio.get_running_loop()
         settings = self.settings
+        backends = Backends(settings, self.prices)
         return Parts(
             settings=settings,
             store=StorePool(self.database, settings.database_pool),
-            backend=self._backend(),
+            backends=backends,
             registry=self.registry,
             executor=Executor(
                 self.registry,
@@ -83,7 +84,7 @@ class WorkerService:
             ),
             events=self.events,
             outage=Outage(),
-            limits=self._limits(),
+            limits=self._limits(backends),
             looks=self._looks,
         )
 
@@ -99,25 +100,13 @@ class WorkerService:
         """Ring from the outlet's thread: a Redis that does not answer must not hold up the engine."""
         self.outlet.put(partial(self.bell.ring, list(queues)))
 
-    def _backend(self) -> Backend:
-        settings = self.settings
-        return ResponsesBackend(
-            api_key=self.api_key,
-            base_url=settings.openai_base_url,
-            requests=settings.request_limit,
-            timeout=settings.request_timeout,
-            prices=self.prices,
-            streams=settings.stream_limit,
-        )
-
-    def _limits(self) -> Gates:
+    def _limits(self, backends: Backends) -> Gates:
         settings = self.settings
         most = (settings.requests_per_minute, settings.tokens_per_minute, settings.runs_at_provider)
         return Gates(
             urls.async_redis_client(settings.broker_url()),
             Limits(*(limit or 0 for limit in most)),
-            server=settings.openai_base_url or "OpenAI",
-            key=self.api_key,
+            whose=backends.whose,
             emit=self.events.emit,
         )
 
@@ -131,7 +120,7 @@ class WorkerService:
             "max_in_flight": settings.max_in_flight,
             "database": urls.without_secret(settings.database_url),
             "broker": urls.without_secret(settings.broker_url()),
-            "provider": settings.openai_base_url or "OpenAI",
+            "provider": f"{settings.backend} at {settings.openai_base_url or 'OpenAI'}",
             "tools": len(self.registry.names()),
             "http": self.probe.url or "off",
         }
@@ -172,9 +161,13 @@ def _version() -> str:
     return importlib.metadata.version("runwright-worker")
 
 
-def _api_key(settings: Settings) -> str:
-    if settings.openai_api_key is None:
+def _check_key(database: Database, settings: Settings) -> None:
+    """Refuse to start where no run could be carried: the one key is missing that all assistants need."""
+    with database.read() as connection:
+        configs = [version.config for version in assistants.all_newest(connection)]
+    keys = {Place.of(config, settings.backend).key for config in configs} or {DEFAULT_KEY}
+    if all(key is not None and settings.key(key) is None for key in keys):
+        missing = " and ".join(sorted(filter(None, keys)))
         raise SettingsError(
-            "OPENAI_API_KEY: not set; the worker needs the provider's key (any text for one that asks for none)"
+            f"{missing}: not set; the worker needs the provider's key (any text for one that asks for none)"
         )
-    return settings.openai_api_key.get_secret_value()

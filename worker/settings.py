@@ -1,8 +1,6 @@
 """The settings of every process: one frozen object, and the only reader of the environment."""
 
-import difflib
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -22,7 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from worker import kinds, urls
+from worker import kinds, refusals, urls
+from worker.backends.places import DEFAULT_KEY, KEY_PREFIX, PROTOCOLS
 from worker.embedded import recorded_url
 from worker.errors import SettingsError
 
@@ -31,7 +30,6 @@ _DEFAULT_DATABASE = "sqlite:///<RUNWRIGHT_HOME>/runwright.db"
 # Celery reads these by itself (celery/app/utils.py) and they win over every configuration.
 _CELERYS = {"CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"}
 _CELERYS_ADVICE = "unset it and use REDIS_URL or RUNWRIGHT_RESULT_BACKEND"
-_URLS = {"DATABASE_URL", "REDIS_URL", "OPENAI_BASE_URL", "RUNWRIGHT_RESULT_BACKEND"}
 
 
 class Described(NamedTuple):
@@ -40,6 +38,12 @@ class Described(NamedTuple):
     variable: str
     default: str
     description: str
+
+
+def _protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise ValueError(f"there are: {', '.join(PROTOCOLS)}")
+    return name
 
 
 def _database_in_home(data: dict[str, Any]) -> str:
@@ -68,6 +72,14 @@ class Settings(BaseModel):
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY", description="Key for the provider.")
     openai_base_url: Annotated[str, AfterValidator(urls.http_url)] | None = Field(
         None, alias="OPENAI_BASE_URL", repr=False, description="Address of the provider; not set: OpenAI's."
+    )
+    backend: Annotated[str, AfterValidator(_protocol)] = Field(
+        "responses",
+        alias="RUNWRIGHT_BACKEND",
+        description="Protocol of assistants that name none.",
+    )
+    keys: Mapping[str, SecretStr] = Field(
+        {}, alias=f"{KEY_PREFIX}<NAME>", description="Keys for the servers of assistants that name one."
     )
     max_in_flight: PositiveInt = Field(
         1000, alias="RUNWRIGHT_MAX_IN_FLIGHT", description="Runs that one worker process holds at once."
@@ -239,14 +251,16 @@ class Settings(BaseModel):
         known = {str(field.alias) for field in cls.model_fields.values()}
         for name in sorted(_CELERYS & set(environ)):
             raise SettingsError(f"{name}: Celery would take it over our own settings; {_CELERYS_ADVICE}")
-        for name in sorted(set(environ) - known):
+        keys = {name: value.strip() for name, value in environ.items() if name.startswith(KEY_PREFIX) and value.strip()}
+        for name in sorted(set(environ) - known - set(keys)):
             if name.startswith(PREFIX):
-                raise SettingsError(_unknown(name, known))
-        values = {name: environ[name].strip() for name in known & set(environ) if environ[name].strip()}
+                raise SettingsError(refusals.unknown(name, known, PREFIX))
+        values: dict[str, Any] = {name: environ[name].strip() for name in known & set(environ) if environ[name].strip()}
+        values |= {f"{KEY_PREFIX}<NAME>": keys} if keys else {}
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError("; ".join(_sentences(error, values))) from None
+            raise SettingsError("; ".join(refusals.sentences(error, values))) from None
 
     @classmethod
     def described(cls) -> list[Described]:
@@ -255,6 +269,16 @@ class Settings(BaseModel):
             Described(str(field.alias), _shown(field.default, field.default_factory), str(field.description))
             for field in cls.model_fields.values()
         ]
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key for any provider."""
+        return bool(self.openai_api_key or self.keys)
+
+    def key(self, variable: str) -> str | None:
+        """Return the provider's key in this variable, None where it is not set."""
+        key = self.openai_api_key if variable == DEFAULT_KEY else self.keys.get(variable)
+        return key.get_secret_value() if key else None
 
     def broker_url(self) -> str:
         """Return REDIS_URL, else the embedded server recorded in home, as Celery takes it."""
@@ -283,37 +307,9 @@ def environment(*, with_settings: bool = True) -> dict[str, str]:
     }
 
 
-def _unknown(name: str, known: set[str]) -> str:
-    ours = sorted(variable.removeprefix(PREFIX) for variable in known if variable.startswith(PREFIX))
-    near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1)
-    hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference.md lists them"
-    return f"{name}: there is no such setting; {hint}"
-
-
-def _sentences(error: ValidationError, values: Mapping[str, str]) -> list[str]:
-    sentences = []
-    for detail in error.errors(include_url=False):
-        if detail["type"] == "default_factory_not_called":  # follows from another error of the list
-            continue
-        cause = detail.get("ctx", {}).get("error")
-        reason = str(cause) if cause else detail["msg"].removeprefix("Input ")
-        variable = str(detail["loc"][0]) if detail["loc"] else None
-        sentences.append(f"{variable}{_wrong_value(variable, values)}: {reason}" if variable else reason)
-    return sentences
-
-
-def _wrong_value(variable: str, values: Mapping[str, str]) -> str:
-    value = values.get(variable, "")
-    if variable in _URLS:
-        # What could not be read may hold a password anywhere, so only the scheme is shown.
-        scheme = re.match(r"[a-z][a-z0-9+]{0,30}://", value)
-        value = f"{scheme[0]}…" if scheme else ""
-    return f"={value}" if value else ""
-
-
 def _shown(default: Any, factory: Callable[..., Any] | None) -> str:
     if factory is not None:
         return _DEFAULT_DATABASE
-    if default is None or default == ():
+    if default is None or default in ((), {}):
         return "not set"
     return f"{default:g}" if isinstance(default, float) else str(default)

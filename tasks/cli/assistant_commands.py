@@ -30,7 +30,7 @@ def apply(file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: JsonOp
 
 def apply_file(door: Producer, file: Path, **changes: str) -> list[tuple[Version, bool]]:
     """Make the file's assistants, with these keys changed, the newest versions; raises UsageError."""
-    found = load(file, Registry.load(door.settings.tool_modules).names())
+    found = load(file, Registry.load(door.settings.tool_modules).names(), door.settings.backend)
     stored = {name: config.model_dump(mode="json", exclude_none=True) | changes for name, config in found.items()}
     with door.database.write() as connection:
         return [assistants.apply(connection, name, config) for name, config in stored.items()]

@@ -51,10 +51,10 @@ def doctor(
 
 
 def _at_the_provider(database: Database, settings: Settings, hours: float, *, fix: bool) -> Verdict:
-    runs = doctoring.responses_of_ended_runs(database, hours) if settings.openai_api_key else {}
+    runs = doctoring.steps_of_ended_runs(database, settings, hours) if settings.has_key else {}
     with bar("provider", len(runs)) as done:
         verdict = doctoring.at_the_provider(database, runs, errands.send, fix=fix, tell=lambda: done(1))
-    if settings.openai_api_key is None:
+    if not settings.has_key:
         verdict.skipped = _NO_KEY
     return verdict
 
@@ -92,7 +92,7 @@ def cleanup(
 ) -> None:
     """Delete old events here and, at the provider, conversations that no run has needed for long."""
     door = producer()
-    send = errands.send if door.settings.openai_api_key else None
+    send = errands.send if door.settings.has_key else None
     with bar("conversations", maintenance.count_conversations(door.database, door.settings, days)) as done:
         cleaned = maintenance.clean(door.database, door.settings, send, days=days, dry_run=dry_run, tell=done)
     if send is None and not dry_run:

@@ -5,14 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from worker.errands import Errand, Outcome
+from worker.errands import Errand, Outcome, Target
 from worker.errors import RunwrightError
 from worker.settings import environment
 
 
-def send(errand: Errand, ids: Sequence[str]) -> Iterator[Outcome]:
-    """Carry out one errand for many ids; raises RunwrightError where the child cannot, which has said why on stderr."""
-    if not ids:
+def send(errand: Errand, targets: Sequence[Target]) -> Iterator[Outcome]:
+    """Carry out one errand for many; raises RunwrightError where the child cannot, which has said why on stderr."""
+    if not targets:
         return
     with subprocess.Popen(  # noqa: S603 - our own module, no shell
         [sys.executable, "-m", "worker.messenger", errand.value],
@@ -24,8 +24,9 @@ def send(errand: Errand, ids: Sequence[str]) -> Iterator[Outcome]:
         assert child.stdin is not None  # noqa: S101 - for the type checker
         assert child.stdout is not None  # noqa: S101 - for the type checker
         with child.stdin:
-            json.dump(list(ids), child.stdin)
+            json.dump(list(targets), child.stdin)
         for line in child.stdout:
-            yield Outcome(**json.loads(line))
+            told = json.loads(line)
+            yield Outcome(**told | {"target": Target(*told["target"])})
     if child.returncode:
         raise RunwrightError("the provider could not be asked")

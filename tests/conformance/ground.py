@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, select, text, update
 
 from tests.servers import wait_until
+from worker.backends.places import Place
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status
 from worker.models import Base, Run, Worker
@@ -21,6 +22,7 @@ from worker.store.submitting import NewRun
 P = ParamSpec("P")
 T = TypeVar("T")
 Unit = Callable[..., Any]
+PLACE = str(Place.of({}, "responses"))
 COMPLETE = End(Event.COMPLETE, output_text="done")
 
 

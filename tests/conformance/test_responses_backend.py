@@ -37,7 +37,7 @@ async def create(backend: ResponsesBackend) -> str:
 
 
 async def open_conversation(backend: ResponsesBackend) -> str:
-    return await backend.open_conversation("thread-1")
+    return (await backend.open_conversation("thread-1")).id
 
 
 async def cancel(backend: ResponsesBackend) -> None:

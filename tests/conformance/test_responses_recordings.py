@@ -108,7 +108,8 @@ def test_every_recorded_conversation_gives_its_id(recorded: list[Exchange]) -> N
     chosen = [one for one in recorded if (one.method, one.path) == ("POST", "/conversations")]
     assert len(chosen) > 0
     tell(len(chosen))
-    assert replay(chosen, "open_conversation", "thread-1") == [json.loads(one.body)["id"] for one in chosen]
+    opened = replay(chosen, "open_conversation", "thread-1")
+    assert [one.id for one in opened] == [json.loads(one.body)["id"] for one in chosen]
 
 
 def test_every_recorded_error_is_a_permanent_rejection(recorded: list[Exchange]) -> None:

@@ -10,7 +10,8 @@ from tests.recordings import published
 from tests.scripted import EMPTY, Request, answer, backend_at, saying, scripted, step, transience
 from tools.registry import Registry
 from worker.assistants import AssistantConfig
-from worker.backends.base import Answer, Step
+from worker.backends.base import Answer, Opened, Step
+from worker.backends.places import FOR_A_MODEL, PROTOCOLS
 from worker.errors import ProviderError
 
 
@@ -47,6 +48,10 @@ SETTINGS: dict[str, Any] = {
     "step_timeout": 30.0,
     "max_active": 7,
     "stream": False,
+    "backend": "responses",
+    "context_window": 8192,
+    "additional_instructions": "More.",
+    "max_prompt_tokens": 256,
 }
 ALL = AssistantConfig.model_validate(SETTINGS).model_dump(mode="json", exclude_none=True)
 LOADED = Registry.load().tools
@@ -82,7 +87,7 @@ def test_the_conversation_request_conforms(document: Any) -> None:
 
     async def story() -> bytes:
         async with scripted(saying(answer(200, {"id": "conv_1"}))) as server, backend_at(server.url) as backend:
-            assert await backend.open_conversation("ü" * 600) == "conv_1"
+            assert await backend.open_conversation("ü" * 600) == Opened("conv_1")
             return server.requests[0].body
 
     body = asyncio.run(story())
@@ -98,7 +103,8 @@ def test_every_setting_is_tried() -> None:
 def test_every_setting_for_the_model_reaches_it() -> None:
     """What is the worker's own stays here; the rest arrives with its value."""
     limits = {"max_steps", "max_attempts", "max_active", "timeout", "step_timeout"}
-    ours = {"description", "tools", "approval", "stream", *limits}
+    others = FOR_A_MODEL - PROTOCOLS["responses"].settings
+    ours = {"description", "tools", "approval", "stream", "backend", *limits, *others}
     body = json.loads(sent(STEPS["every setting"]).body)
     assert body["reasoning"] == {"effort": "low"}
     assert body["text"] == {"format": ALL["response_format"]}

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
-from tests.conformance.ground import Ground
+from tests.conformance.ground import PLACE, Ground
 from worker import doctor
 from worker.dbtime import from_now
-from worker.errands import Errand, Outcome
+from worker.errands import Errand, Outcome, Target
 from worker.lifecycle import Event, Status
 from worker.models import Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
 from worker.settings import Settings
@@ -166,14 +166,14 @@ class Provider:
         self.active, self.lost = set(active), set(lost)
         self.cancelled: list[str] = []
 
-    def send(self, errand: Errand, ids: Sequence[str]) -> Iterator[Outcome]:
-        for one in ids:
-            if one in self.lost:
+    def send(self, errand: Errand, targets: Sequence[Target]) -> Iterator[Outcome]:
+        for one in targets:
+            if one.id in self.lost:
                 yield Outcome(one, error="connection_error: away")
                 continue
             if errand is Errand.CANCEL:
-                self.cancelled.append(one)
-            yield Outcome(one, active=one in self.active)
+                self.cancelled.append(one.id)
+            yield Outcome(one, active=one.id in self.active)
 
 
 @pytest.fixture
@@ -193,8 +193,8 @@ def ended(ground: Ground) -> str:
 def test_a_response_that_outlives_its_run_is_cancelled(ground: Ground, ended: str) -> None:
     """Expected: only the last response of a run that has ended is asked for, and cancelled only with fix."""
     provider = Provider(["r1", "r2", "r3"])
-    runs = doctor.responses_of_ended_runs(ground.database, 24)
-    assert runs == {"r2": ended}
+    runs = doctor.steps_of_ended_runs(ground.database, Settings(), 24)
+    assert runs == {Target("r2", PLACE): ended}
     verdict = doctor.at_the_provider(ground.database, runs, provider.send)
     assert ([one.subject for one in verdict.findings], verdict.wrong, provider.cancelled) == ([ended], True, [])
     verdict = doctor.at_the_provider(ground.database, runs, provider.send, fix=True)
@@ -203,7 +203,7 @@ def test_a_response_that_outlives_its_run_is_cancelled(ground: Ground, ended: st
 
 def test_a_provider_that_is_away_is_told(ground: Ground, ended: str) -> None:
     """Expected: skipped with the reason, neither right nor wrong."""
-    verdict = doctor.at_the_provider(ground.database, {"r2": ended}, Provider(lost=["r2"]).send)
+    verdict = doctor.at_the_provider(ground.database, {Target("r2", PLACE): ended}, Provider(lost=["r2"]).send)
     assert (verdict.skipped, verdict.wrong) == ("the provider could not be asked: connection_error: away", False)
 
 
@@ -211,5 +211,5 @@ def test_a_run_that_was_reopened_meanwhile_is_left_alone(ground: Ground, ended: 
     """Expected: whether its response may go on is its owner's to say."""
     change(ground, ended, status=Status.QUEUED.value)
     provider = Provider(["r2"])
-    verdict = doctor.at_the_provider(ground.database, {"r2": ended}, provider.send, fix=True)
+    verdict = doctor.at_the_provider(ground.database, {Target("r2", PLACE): ended}, provider.send, fix=True)
     assert (verdict.findings, provider.cancelled) == ([], [])

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from tests.conformance.ground import Ground
+from tests.conformance.ground import PLACE, Ground
 from worker import maintenance
 from worker.dbtime import from_now
-from worker.errands import Errand, Outcome
+from worker.errands import Errand, Outcome, Target
 from worker.maintenance import Cleaned
 from worker.models import Conversation, EventRow, Run, Thread, ToolCall
 from worker.store import asking, cleaning, submitting
@@ -27,12 +27,12 @@ class Provider:
         self.errors = list(errors)
         self.deleted: list[str] = []
 
-    def send(self, errand: Errand, ids: Sequence[str]) -> Iterator[Outcome]:
+    def send(self, errand: Errand, targets: Sequence[Target]) -> Iterator[Outcome]:
         assert errand is Errand.DELETE
-        for one in ids:
+        for one in targets:
             error = self.errors.pop(0) if self.errors else None
             if error is None:
-                self.deleted.append(one)
+                self.deleted.append(one.id)
             yield Outcome(one, error=error)
 
 
@@ -40,10 +40,11 @@ def ended(ground: Ground, thread: str, at: float = OLD) -> str:
     """Return a run that ended then, in a conversation that has the thread's name."""
     run = ground.submit(thread)
     ground.settle(ground.take())
+    of_thread = {"thread_id": thread, "place": PLACE, "created_at": from_now(OLD)}
     with ground.database.write() as connection:
         connection.execute(update(Run).where(Run.id == run).values(finished_at=from_now(at)))
         connection.execute(update(EventRow).where(EventRow.run_id == run).values(at=from_now(at)))
-        connection.execute(insert(Conversation).values(id=f"conv_{thread}", thread_id=thread, created_at=from_now(OLD)))
+        connection.execute(insert(Conversation).values(id=f"conv_{thread}", **of_thread))
         connection.execute(update(Thread).where(Thread.id == thread).values(provider_id=f"conv_{thread}"))
         connection.execute(insert(ToolCall).values(run_id=run, **CALL))
     return run

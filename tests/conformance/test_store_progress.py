@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from tests.conformance.ground import COMPLETE, Ground
+from tests.conformance.ground import COMPLETE, PLACE, Ground
 from worker import locks
+from worker.backends.base import Opened
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall
 from worker.response import Asked, Usage
@@ -77,7 +78,7 @@ def test_a_provider_id_survives_its_worker(ground: Ground, claim: Claim) -> None
 
 def test_a_conversation_survives_its_run(ground: Ground, claim: Claim) -> None:
     """Expected: the next run of the thread goes on in the same conversation, after its last item."""
-    ground.commit(claim, progress.set_conversation, "conv_1", "")
+    ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, "")
     ground.settle(claim, End(Event.COMPLETE, "done", answered=True, last_item="item_3"))
     ground.submit()
     following = ground.take("w1")
@@ -202,7 +203,9 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
     asked = {"step": 0, "calls": CALLS, "effects": {}, "usage": Usage(), "last_item": None}
     writes = {
         "need_tools": lambda connection: held.commit(connection, claim, progress.need_tools, **asked),  # type: ignore[arg-type]  # one dict for all of them
-        "set_conversation": lambda connection: held.commit(connection, claim, progress.set_conversation, "conv_1", ""),
+        "set_conversation": lambda connection: held.commit(
+            connection, claim, progress.set_conversation, Opened("conv_1"), PLACE, ""
+        ),
         "settle": lambda connection: held.commit(connection, claim, settling.settle, COMPLETE),
         "retry": lambda connection: held.commit(connection, claim, settling.retry, 0.0, FAILED),
     }

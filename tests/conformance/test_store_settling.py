@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from tests.conformance.ground import COMPLETE, Ground
+from tests.conformance.ground import COMPLETE, PLACE, Ground
+from worker.backends.base import Opened
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall
 from worker.response import Asked, Usage
@@ -267,7 +268,7 @@ def test_an_abandoned_conversation_is_nobodys(ground: Ground) -> None:
     ground.submit(), ground.submit()
     ground.boot()
     claim = ground.take()
-    ground.commit(claim, progress.set_conversation, "conv_1", "")
+    ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, "")
     ground.commit(
         claim,
         progress.need_tools,

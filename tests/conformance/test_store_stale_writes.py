@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.ground import COMPLETE, Ground
+from tests.conformance.ground import COMPLETE, PLACE, Ground
+from worker.backends.base import Opened
 from worker.errors import LostClaim
 from worker.lifecycle import Event
 from worker.response import Asked, Usage
@@ -24,7 +25,7 @@ WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
     "retry": (settling.retry, [0.0, FAILED], {}),
     "start_cancelling": (settling.start_cancelling, [], {}),
     "park": (settling.park, [1.0], {}),
-    "set_conversation": (progress.set_conversation, ["conv_stale", ""], {}),
+    "set_conversation": (progress.set_conversation, [Opened("conv_stale"), PLACE, ""], {}),
     "intend": (progress.intend, [0, "item_stale"], {}),
     "crashed": (settling.crashed, [0.0, 3], {}),
     "withdraw": (progress.withdraw, [], {}),

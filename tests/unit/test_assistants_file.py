@@ -8,6 +8,7 @@ from openai.types.responses import response_create_params, service_tier
 from openai.types.shared import reasoning_effort
 
 from worker.assistants import AssistantConfig, load
+from worker.backends.places import PROTOCOLS
 from worker.errors import UsageError
 
 TOOLS = ["calculate", "lookup_table"]
@@ -23,7 +24,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def complaints(tmp_path: Path, text: str) -> list[str]:
     """Return the error's lines without the folder."""
     with pytest.raises(UsageError) as caught:
-        load(write(tmp_path, text), TOOLS)
+        load(write(tmp_path, text), TOOLS, "responses")
     return str(caught.value).replace(f"{tmp_path}/", "").splitlines()
 
 
@@ -41,7 +42,7 @@ assistants:
     response_format: {name: total, schema: {type: object}}
     timeout: 60
 """
-    config = load(write(tmp_path, text), TOOLS)["invoices"]
+    config = load(write(tmp_path, text), TOOLS, "responses")["invoices"]
     assert config.model_dump(mode="json", exclude_none=True) == {
         "model": "gpt-6-luna",
         "instructions": "Be brief.",
@@ -57,7 +58,7 @@ assistants:
 def test_the_shipped_file_is_valid() -> None:
     """assistants.yaml of the repository needs only the shipped tools."""
     root = Path(__file__).parents[2]
-    assert "clerk" in load(root / "assistants.yaml", [*TOOLS, "read_document"])
+    assert "clerk" in load(root / "assistants.yaml", [*TOOLS, "read_document"], "responses")
 
 
 def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
@@ -123,6 +124,39 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
             "assistants:\n  a: [",
             "assistants.yaml:2: this is not YAML: expected the node content, but found '<stream end>'",
         ),
+        (
+            "assistants:\n  a:\n    model: m\n    backend: chats",
+            (
+                "assistants.yaml:4: assistant 'a': backend.protocol: there is no backend 'chats'; "
+                "there are: responses, responses-stateless, chat, assistants"
+            ),
+        ),
+        (
+            "assistants:\n  a:\n    model: m\n    backend: {protocol: chat, base_url: 'http://u:p@host/v1'}",
+            (
+                "assistants.yaml:4: assistant 'a': backend.base_url: an address without a user and without a query: "
+                "it is shown; the key goes into api_key"
+            ),
+        ),
+        (
+            "assistants:\n  a:\n    model: m\n    backend: {protocol: chat, api_key: DATABASE_URL}",
+            (
+                "assistants.yaml:4: assistant 'a': backend.api_key: OPENAI_API_KEY, or a variable that begins with "
+                "RUNWRIGHT_KEY_"
+            ),
+        ),
+        (
+            "assistants:\n  a:\n    model: m\n    truncation: {last_messages: 3}",
+            "assistants.yaml:4: assistant 'a': truncation: the backend 'responses' takes auto or disabled",
+        ),
+        (
+            "assistants:\n  a:\n    model: m\n    backend: assistants\n    service_tier: flex",
+            (
+                "assistants.yaml:5: assistant 'a': the backend 'assistants' has no 'service_tier'; it has: "
+                "additional_instructions, instructions, max_output_tokens, max_prompt_tokens, model, "
+                "parallel_tool_calls, reasoning_effort, response_format, temperature, tool_choice, top_p, truncation"
+            ),
+        ),
         ("a: &a [*a]", "assistants.yaml:1: this part of the file refers to itself"),
     ],
 )
@@ -140,17 +174,17 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
 def test_no_file_and_no_text(tmp_path: Path) -> None:
     """A file that is not there or is not text is one line too."""
     with pytest.raises(UsageError, match=r"nowhere\.yaml: No such file or directory"):
-        load(tmp_path / "nowhere.yaml", TOOLS)
+        load(tmp_path / "nowhere.yaml", TOOLS, "responses")
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UsageError, match="not a text file in UTF-8"):
-        load(binary, TOOLS)
+        load(binary, TOOLS, "responses")
 
 
 def test_a_merge_key_overrides_without_a_complaint(tmp_path: Path) -> None:
     """What a merge brings may be written again; its own mistake is told at the own line."""
     text = "assistants:\n  a: &base {model: m, max_steps: 3}\n  b:\n    <<: *base\n    max_steps: 4\n"
-    assert load(write(tmp_path, text), TOOLS)["b"].max_steps == 4
+    assert load(write(tmp_path, text), TOOLS, "responses")["b"].max_steps == 4
     (line,) = complaints(tmp_path, text.replace("max_steps: 4", "max_steps: 0"))
     assert line.startswith("assistants.yaml:5: assistant 'b': max_steps:")
 
@@ -166,7 +200,7 @@ def test_the_words_are_the_sdks() -> None:
             found |= {part} if isinstance(part, str) else words(part)
         return found
 
-    assert words(fields["truncation"].annotation) == words(sdk["truncation"])
+    assert set(PROTOCOLS["responses"].truncations) == words(sdk["truncation"])
     assert words(fields["service_tier"].annotation) == words(service_tier.ServiceTier)
     assert words(fields["reasoning_effort"].annotation) == words(reasoning_effort.ReasoningEffort)
     assert words(fields["tool_choice"].annotation) == {"none", "auto", "required"}

@@ -39,7 +39,7 @@ def rejected(
 def test_a_rejection_always_means_something(status: int, body: Any, creating: bool) -> None:
     """Whatever the body is: unknown only behind a gateway, a code that fits its column, text that databases take."""
     error = rejected(status, body, creating=creating)
-    assert error.unknown == (creating and status >= 500 and status not in {500, 501, 503})
+    assert error.unknown == (creating and status >= 500 and status not in {500, 501, 503, 529})
     assert not (error.unknown and error.transient)
     assert 0 < len(error.code) <= 100
     assert len(error.message) <= 2000
@@ -53,7 +53,7 @@ def test_a_gateway_cannot_say_whether_it_was_created(status: int) -> None:
     assert (error.unknown, error.transient) == (True, False)
 
 
-@pytest.mark.parametrize("status", [500, 501, 503])
+@pytest.mark.parametrize("status", [500, 501, 503, 529])
 def test_what_the_server_itself_refuses_was_not_created(status: int) -> None:
     """Its own word, so it may be tried again."""
     error = rejected(status, creating=True)

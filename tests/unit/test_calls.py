@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from tests.conformance.ground import Ground
+from tests.conformance.ground import PLACE, Ground
 from tests.workbench import Provider, parts
 from tools.registry import tool
-from worker.backends.base import Answer, Pending
+from worker.backends.base import Answer, Opened, Pending
 from worker.calls import Calls
 from worker.lifecycle import Status
 from worker.models import ToolCall
@@ -70,7 +70,7 @@ def asking(ground: Ground, function: str) -> Claim:
     """Return a held run whose first response has asked for this function."""
     ground.submit()
     claim = ground.take()
-    ground.commit(claim, progress.set_conversation, "conv_1", "")
+    ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, "")
     calls = [Asked("c1", function, json.dumps({"name": function}))]
     ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item="item_1")
     return claim

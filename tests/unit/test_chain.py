@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tests.conformance.ground import Ground
+from tests.conformance.ground import PLACE, Ground
 from tests.scripted import ask, completed, look
 from tests.workbench import Provider, parts
 from tools.registry import tool
-from worker.backends.base import Created, Done, Ended, Failed, Look, Step, Tail
+from worker.backends.base import Created, Done, Ended, Failed, Look, Opened, Step, Tail
 from worker.errors import ProviderError
 from worker.lifecycle import Status
 from worker.models import Attempt
@@ -102,7 +102,7 @@ def test_a_worker_without_the_tool_creates_nothing_anew(
     """Expected: the intent of a dead worker is looked after, also where the tool of its assistant is not loaded."""
     run = ground.submit()
     claim = ground.take("w1")
-    ground.commit(claim, progress.set_conversation, "conv_1", "")
+    ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, "")
     ground.commit(claim, progress.intend, 0, "")
     ground.end_lease("w1")
     ground.write(leases.reap)

@@ -285,7 +285,7 @@ def test_assistants_of_the_pages_can_be_applied(page: Path, tmp_path: Path) -> N
         if text.startswith("assistants:"):
             file = tmp_path / "assistants.yaml"
             file.write_text(text)
-            assert assistants.load(file, [*Registry.load().names(), "delivery_date", "order_state"])
+            assert assistants.load(file, [*Registry.load().names(), "delivery_date", "order_state"], "responses")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def gates(redis: Any, *limits: int, told: list[tuple[str, Any]] | None = None) -
         if told is not None:
             told.append((name, fields))
 
-    return Gates(redis, Limits(*limits), server="s", key="k", emit=emit)
+    return Gates(redis, Limits(*limits), whose=lambda _: ("s", "k"), emit=emit)
 
 
 async def passes(gate: Gates, claim: Claim, seconds: float = 0.3, **changes: Any) -> Admission | None:
@@ -182,7 +182,9 @@ def test_what_does_not_go_out_gives_its_place_back(claim: Claim) -> None:
                 if end is not None:
                     admitted.goes_out()
                     admitted.failed(end)
-            await asyncio.gather(*(task for task in gate._line._tasks if task is not gate._gates["gpt-4o-mini"]._pump))
+            await asyncio.gather(
+                *(task for task in gate._line._tasks if task is not gate._gates["s", "k", "gpt-4o-mini"]._pump)
+            )
         went = await passes(gate, claim) is not None
         await gate.close()
         return went
@@ -325,7 +327,7 @@ def test_a_refused_create_costs_no_attempt(ground: Ground) -> None:
     bench = limited(parts(ground, provider), 6000, 0, 1)
     asyncio.run(drive(Held(ground.take("w1")), bench))
     assert (ground.status(run), ground.row(run).attempt, len(provider.created)) == (Status.COMPLETED, 1, 1)
-    assert bench.limits._gates[MODEL["model"]]._held == set()
+    assert bench.limits._gates[*bench.limits._whose(MODEL), MODEL["model"]]._held == set()
 
 
 @pytest.mark.parametrize("told", ["cancel", "stop"])
@@ -341,7 +343,7 @@ def test_a_run_that_waits_for_the_limits_heeds_what_it_is_told(
     async def story() -> None:
         for _ in range(2):
             await bench.limits.admit(step(), held.claim)
-        gate, waits = bench.limits._gates[MODEL["model"]], asyncio.Event()
+        gate, waits = bench.limits._gates[*bench.limits._whose(MODEL), MODEL["model"]], asyncio.Event()
         enter = gate.enter
 
         async def entering(*args: Any) -> None:

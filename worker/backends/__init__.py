@@ -1,5 +1,7 @@
 """The provider protocols, one file each, behind the one in base.
 
+places     the protocols and what they can; where an assistant is served
+choice     the backend of each place
 base       what a backend must do and what it may answer: Pending | NeedsTools | Done | Failed
 responses  OpenAI's Responses in background mode, one conversation per thread
 bodies     what is read of the provider's answers, checked

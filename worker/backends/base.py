@@ -1,12 +1,16 @@
-"""What a backend must do, and the four things it may answer when it is asked how a response is doing."""
+"""What a backend must do, and the four things it may answer when it is asked how a step is doing."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tools.registry import Tool
+from worker.backends.places import Capabilities
 from worker.response import Asked, Usage
+
+Item = Mapping[str, Any]
+"""One entry of a conversation that we keep, as the protocol itself writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,8 @@ class Pending:
     """The provider works on it, or has not begun to."""
 
     queued: bool = False
+    look_after: float | None = None
+    """Seconds after which the provider asks to be looked at again, where it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,8 @@ class NeedsTools:
     calls: tuple[Asked, ...]
     usage: Usage
     last_item: str | None
+    items: tuple[Item, ...] = ()
+    """What the step adds to a conversation that we keep: its input, then what the model said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,8 @@ class Done:
     stopped_by: str | None = None
     at: float | None = None
     """When it ended there, in seconds since the epoch, where the provider says so."""
+    items: tuple[Item, ...] = ()
+    """As of NeedsTools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +88,17 @@ class Following(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A step that the provider has taken on; request_id is what its support asks for."""
+    """A step that the provider has taken on; request_id is what its support asks for.
+
+    The id of a step that goes on from another one may be that one's: a run of the Assistants API has one for all.
+    """
 
     id: str
     request_id: str | None = None
     following: Following | None = None
     """Whoever takes it closes it."""
+    keeps_slot: bool = False
+    """The place it was created in is given back by closing `following`."""
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Of the answer, found whatever their case."""
 
@@ -98,7 +113,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a run as the provider is to carry it out; the input is empty after the first."""
+    """One step of a run as the provider is to carry it out; the input is empty after the first.
+
+    A step without input and without `previous` goes on from calls that an earlier attempt has asked for.
+    """
 
     run_id: str
     thread_id: str
@@ -111,13 +129,29 @@ class Step:
     answers: Sequence[Answer]
     stream: bool = False
     """Follow it, where the backend can and has room for one more."""
+    history: Sequence[Item] = ()
+    """The conversation so far, where we keep it."""
+    previous: str | None = None
+    """The provider's id of the step before, where that one is still open for the answers."""
+    on_text: Callable[[str], None] | None = None
+    """Is given the text of the answer piece by piece, where the step is followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new conversation; where we keep it, `items` are what it begins with."""
+
+    id: str
+    items: tuple[Item, ...] = ()
 
 
 class Backend(Protocol):
     """A provider protocol; every method raises ProviderError and nothing else of the provider's."""
 
-    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
-        """Create what holds a thread's messages at the provider, with those that there are; returns its id."""
+    can: Capabilities
+
+    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
+        """Create what holds a thread's messages, with those that there are: {"role", "content"} of text parts."""
         ...
 
     def slot(self) -> asyncio.Semaphore:
@@ -128,10 +162,11 @@ class Backend(Protocol):
         """Start a step once, without any retry, inside a slot."""
         ...
 
-    async def adopt(self, step: Step, after: str) -> Ended | None:
-        """Return what a step came to whose id was never learnt, None where nothing of it is there (yet).
+    async def adopt(self, step: Step, after: str) -> Created | Ended | None:
+        """Return a step whose id was never learnt, or what it came to; None where nothing of it is there (yet).
 
-        Items of its conversation behind the item `after` ("" for all) that begin with exactly its input are its result.
+        Where only the conversation can tell, items behind `after` ("" for all) that begin with exactly its input are
+        its result.
         """
         ...
 

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from tools.registry import Tool
 from worker.backends import items
-from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Pending, Step, Tail
+from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Opened, Pending, Step, Tail
 from worker.backends.bodies import BegunEvent, EndedEvent, ItemsBody, Named, ResponseBody, read
 from worker.backends.faults import TRANSIENT_CODES, unreadable
+from worker.backends.places import PROTOCOLS
 from worker.backends.transport import Http, Reply, encode
 from worker.errors import ProviderError
 from worker.prices import Prices
@@ -43,6 +44,8 @@ _GOING_ON = frozenset({"queued", "in_progress"})
 class ResponsesBackend:
     """Speaks to one server with one key; bodies go out and come in as they are, checked where a run needs them."""
 
+    can = PROTOCOLS["responses"]
+
     def __init__(
         self, *, api_key: str, base_url: str | None, requests: int, timeout: float, prices: Prices, streams: int = 0
     ) -> None:
@@ -53,7 +56,7 @@ class ResponsesBackend:
         self._http = Http(api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, streams=streams)
         self._prices = prices
 
-    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> str:
+    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
         """Create the thread's conversation; an answer that is lost leaves one behind that nobody uses or pays for."""
         said = [item for message in history for item in _message(message["content"], message["role"])]
         body = {"metadata": {"thread_id": thread_id[:512]}, **({"items": said[:_ITEMS]} if said else {})}
@@ -61,7 +64,7 @@ class ResponsesBackend:
         for start in range(_ITEMS, len(said), _ITEMS):
             more = {"items": said[start : start + _ITEMS]}
             await self._http.send("POST", f"{_conversation(conversation)}/items", encode(more))
-        return conversation
+        return Opened(conversation)
 
     def slot(self) -> asyncio.Semaphore:
         """Return the bound that all requests share."""
@@ -83,7 +86,7 @@ class ResponsesBackend:
         except ProviderError:
             stream.close()
             raise
-        return Created(ident, reply.headers.get("x-request-id"), stream, reply.headers)
+        return Created(ident, reply.headers.get("x-request-id"), stream, headers=reply.headers)
 
     def _told(self, event: bytes) -> Look:
         response = read(event, EndedEvent).response

@@ -22,6 +22,8 @@ _USUAL_PRIORITY = 5
 _ANSWER = 500  # tokens of an answer, where nothing says how long it may be
 _NEWEST = 0.2  # weight of the newest step in the usual usage of an assistant
 
+Whose = Callable[[Mapping[str, Any]], tuple[str, str]]
+
 
 class Admission:
     """A create that may go out; what was reserved for it goes back if it does not."""
@@ -79,13 +81,17 @@ class Admission:
 class Gates:
     """One for a worker: a gate for each model, as one server and one key have it."""
 
-    def __init__(self, redis: Redis, set_limits: Limits, *, server: str, key: str, emit: Callable[..., None]) -> None:
-        """Make no connection yet; `emit` tells of waits and of limits that were learnt."""
+    def __init__(self, redis: Redis, set_limits: Limits, *, whose: Whose, emit: Callable[..., None]) -> None:
+        """Make no connection yet; `whose` gives an assistant's server and key.
+
+        `emit` tells of waits and of limits that were learnt.
+        """
         self._line = Line(redis)
         self._set = set_limits
-        self._whose = (str(uuid.uuid4()), server, key)
+        self._worker = str(uuid.uuid4())
+        self._whose = whose
         self._emit = emit
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[tuple[str, str, str], Gate] = {}
         self._usual: dict[str, float] = {}
 
     def at_once(self, step: Step, claim: Claim) -> Admission | None:
@@ -123,15 +129,16 @@ class Gates:
         await self._line.close()
 
     def _gate(self, config: Mapping[str, Any]) -> Gate:
+        server, key = self._whose(config)
         model = _model(config)
-        gate = self._gates.get(model)
+        gate = self._gates.get((server, key, model))
         if gate is None:
 
             def known(limits: Limits) -> None:
                 self._emit("limit.known", model=model, requests=limits.requests, tokens=limits.tokens)
 
-            shared = Shared(self._line.redis, *self._whose, model)
-            gate = self._gates[model] = Gate(self._line, shared, self._set, known)
+            shared = Shared(self._line.redis, self._worker, server, key, model)
+            gate = self._gates[server, key, model] = Gate(self._line, shared, self._set, known)
             if any(self._set):
                 known(self._set)
         return gate

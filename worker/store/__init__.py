@@ -13,6 +13,7 @@
     groups      what may begin where something is held back   budgets     what a batch may cost
     sharing     a worker's part of what is due
     auditing    what must hold                         repairing   mends what does not
+    items       conversations that we keep
     cleaning    what is old                            choosing    many runs to change
     migrating   Alembic, which nothing else needs      durations   how long steps took
 

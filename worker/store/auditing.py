@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from worker.dbtime import from_now
 from worker.lifecycle import TERMINAL, Status
-from worker.models import OWNED, UNDECIDED, WAITING, Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
+from worker.models import OWNED, UNDECIDED, WAITING, Assistant, Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
 from worker.store import claiming
 
 MOST = 1000
@@ -150,10 +150,11 @@ def recently_ended(connection: Connection, hours: float, after: str = "") -> lis
     return list(connection.execute(recent.order_by(Run.id).limit(MOST)).scalars())
 
 
-def last_responses(connection: Connection, run_ids: Collection[str]) -> list[tuple[str, str]]:
-    """Return (response, run) for the last known response of each attempt at these runs."""
-    tried = select(Attempt.run_id, Attempt.provider_ids).where(Attempt.run_id.in_(run_ids))
-    return [(chain[-1], run_id) for run_id, chain in connection.execute(tried) if chain]
+def last_steps(connection: Connection, run_ids: Collection[str]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (provider's id, run, configuration) for the last known step of each attempt at these runs."""
+    tried = select(Attempt.run_id, Attempt.provider_ids, Assistant.config).where(Attempt.run_id.in_(run_ids))
+    tried = tried.join(Run, Run.id == Attempt.run_id).join(Assistant, Assistant.id == Run.assistant_id)
+    return [(chain[-1], run_id, config) for run_id, chain, config in connection.execute(tried) if chain]
 
 
 def ended(connection: Connection, run_ids: Collection[str]) -> set[str]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, case, func, literal, select, union
 
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import CLAIMABLE, Assistant, Attempt, Run, Thread
+from worker.models import CLAIMABLE, Assistant, Attempt, Conversation, Run, Thread
 from worker.store import budgets, groups, leases, many, sharing
 from worker.store.journal import record_many
 
@@ -41,8 +41,12 @@ class Claim:
     assistant: str
     config: dict[str, Any]
     conversation: str | None
+    place: str | None
+    """Where that conversation is."""
     last_item: str | None
     provider_id: str | None
+    previous: str | None
+    """The newest step of this attempt that the provider has taken on."""
     intent_step: int | None
     intent_after: str | None
     step_age: float
@@ -97,6 +101,7 @@ def _loading() -> Any:
         select(
             Run,
             Thread.provider_id.label("conversation"),
+            Conversation.place,
             Thread.last_item,
             Attempt.provider_id,
             Attempt.intent_step,
@@ -107,6 +112,7 @@ def _loading() -> Any:
             from_now().label("now"),
         )
         .join(Thread, Thread.id == Run.thread_id)
+        .outerjoin(Conversation, Conversation.id == Thread.provider_id)
         .outerjoin(Attempt, attempt)
         .where(_THESE)
     )
@@ -195,8 +201,10 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         assistant=assistant.name,
         config=assistant.config,
         conversation=row.conversation,
+        place=row.place,
         last_item=row.last_item,
         provider_id=row.provider_id,
+        previous=row.provider_ids[-1] if row.provider_ids else None,
         intent_step=row.intent_step,
         intent_after=row.intent_after,
         step_age=max(0.0, (now - row.intent_at).total_seconds()) if row.intent_at else 0.0,

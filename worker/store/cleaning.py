@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, nu
 
 from worker import locks
 from worker.dbtime import from_now
+from worker.errands import Target
 from worker.models import Conversation, EventRow, Run, Thread
-from worker.store import ledger
+from worker.store import items, ledger
 
 _DAY = 86_400.0
 _EVENTS = 1000
@@ -44,10 +45,10 @@ def delete_events(connection: Connection, ids: Sequence[int]) -> int:
     return connection.execute(delete(EventRow).where(EventRow.id.in_(ids))).rowcount if ids else 0
 
 
-def old_conversations(connection: Connection, days: float, limit: int, after: str = "") -> list[str]:
+def old_conversations(connection: Connection, days: float, limit: int, after: str = "") -> list[Target]:
     """Return conversations that no run has needed for so many days, by id, those behind `after`."""
-    rows = select(Conversation.id).where(_unneeded(days), Conversation.id > after)
-    return list(connection.execute(rows.order_by(Conversation.id).limit(limit)).scalars())
+    rows = select(Conversation.id, Conversation.place).where(_unneeded(days), Conversation.id > after)
+    return [Target(*row) for row in connection.execute(rows.order_by(Conversation.id).limit(limit))]
 
 
 def count_conversations(connection: Connection, days: float) -> int:
@@ -73,7 +74,8 @@ def release(connection: Connection, conversation: str, days: float) -> bool:
 
 
 def deleted(connection: Connection, conversations: Sequence[str]) -> None:
-    """Keep that these conversations are no longer at the provider."""
+    """Keep that these conversations are no longer there."""
+    items.forget(connection, conversations)
     connection.execute(update(Conversation).where(Conversation.id.in_(conversations)).values(deleted_at=from_now()))
 
 

@@ -37,8 +37,10 @@ _ROWS = (
         Run.output_tokens,
         Run.cost_usd,
         Thread.provider_id.label("conversation"),
+        Attempt.provider_id,
         Attempt.provider_ids,
         Attempt.adopted,
+        Attempt.reissued,
         Attempt.crashes,
     )
     .join(Thread, Thread.id == Run.thread_id)

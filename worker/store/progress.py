@@ -6,26 +6,37 @@ Each unit raises LostClaim where the run is no longer its caller's, and twice is
 
 from collections.abc import Mapping, Sequence
 
+from worker.backends.base import Item, Opened
 from worker.lifecycle import Event, after
 from worker.models import Conversation
 from worker.response import Asked, Usage
-from worker.store import ledger
+from worker.store import items, ledger
 from worker.store.gathered import NOW
 from worker.store.held import Hold, under_thread
 
 
 @under_thread
-def set_conversation(hold: Hold, provider_id: str, last_item: str | None) -> None:
-    """Keep the provider's conversation for the thread."""
-    if hold.row.conversation == provider_id:
+def set_conversation(hold: Hold, opened: Opened, place: str, last_item: str | None) -> None:
+    """Keep the thread's new conversation; one that it had at another place is left, with the calls open there."""
+    if hold.row.conversation == opened.id:
         return
-    hold.change_thread(provider_id=provider_id, last_item=last_item)
-    hold.writes.insert(Conversation, {"id": provider_id, "thread_id": hold.claim.thread_id})
+    if hold.row.conversation is not None:
+        ledger.close(hold)
+        hold.writes.update(Conversation, {"id": hold.row.conversation}, {"left_at": NOW})
+    hold.change_thread(provider_id=opened.id, last_item=last_item)
+    hold.writes.insert(Conversation, {"id": opened.id, "thread_id": hold.claim.thread_id, "place": place})
+    items.keep(hold, opened.id, opened.items)
 
 
-def intend(hold: Hold, step: int, last_item: str | None) -> None:
-    """Say, before the request goes out, that this step is about to be created."""
+def intend(hold: Hold, step: int, last_item: str | None, *, again: bool = False) -> None:
+    """Say, before the request goes out, that this step is about to be created.
+
+    `again` says that a worker before has asked for it and that nobody can go on with that.
+    """
     hold.change_attempt(intent_at=NOW, intent_step=step, intent_after=last_item)
+    if again:
+        hold.change_attempt(reissued=hold.row.reissued + 1, provider_id=None)
+        hold.note("reissued", step=step)
 
 
 def withdraw(hold: Hold) -> None:
@@ -41,7 +52,7 @@ def mark_unknown(hold: Hold) -> None:
 
 def created(hold: Hold, step: int, provider_id: str, request_id: str | None = None) -> None:
     """Keep the provider's id of this step and go back to waiting."""
-    if provider_id in hold.row.provider_ids:
+    if hold.row.provider_id == provider_id:
         return
     chain = [*hold.row.provider_ids, provider_id]
     hold.change_attempt(provider_id=provider_id, provider_ids=chain, intent_step=None)
@@ -59,9 +70,10 @@ def need_tools(
     effects: Mapping[str, str],
     usage: Usage,
     last_item: str | None,
+    added: Sequence[Item] = (),
     adopted: bool = False,
 ) -> None:
-    """Settle the step's response: its calls enter the ledger.
+    """Settle the step: its calls enter the ledger, and what it `added` to a conversation that we keep stands there.
 
     `effects` says of each tool by name what calling it again does; `adopted` that the response's id was never learnt.
     """
@@ -73,6 +85,7 @@ def need_tools(
         status = after(status, Event.SUBMIT)
     status = after(status, Event.NEED_TOOLS)
     ledger.enter(hold, step, calls, effects)
+    items.keep(hold, hold.row.conversation, added)
     hold.change(status=status.value, step=step + 1)
     hold.add_usage(usage)
     hold.change_attempt(provider_id=None)

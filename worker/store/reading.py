@@ -151,7 +151,7 @@ def _view(row: Any, calls: list[dict[str, Any]], provider_ids: list[str], unknow
         finished_at=row.finished_at,
         cancel_requested_at=row.cancel_requested_at,
         metadata=row.metadata,
-        provider_ids=provider_ids,
+        provider_ids=list(dict.fromkeys(provider_ids)),
         unknown_steps=unknown_steps,
     )
 

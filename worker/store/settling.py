@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from sqlalchemy import bindparam, func, select, update
 
 from worker import locks
+from worker.backends.base import Item
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import UNDECIDED, Conversation, Message, Outgoing, ToolCall
 from worker.response import Asked, Usage
-from worker.store import ledger, outbox
+from worker.store import items, ledger, outbox
 from worker.store.gathered import NOW, FromNow
 from worker.store.held import Hold, under_thread
 
@@ -43,6 +44,8 @@ class End:
     """Its last response may still go on, or nobody knows: the thread goes on in a fresh conversation."""
     adopted: bool = False
     """Its last response was found in the conversation, its id never learnt."""
+    items: tuple[Item, ...] = ()
+    """What its last step adds to a conversation that we keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ def _leave_conversation(hold: Hold, end: End) -> None:
         hold.change_thread(provider_id=None, last_item=None)
     elif end.answered:
         hold.change_thread(last_item=end.last_item)
+        items.keep(hold, hold.row.conversation, end.items)
     elif end.tail_unknown:
         hold.change_thread(last_item=None)
 

@@ -1,0 +1,90 @@
+"""The backends of one process: one for each place that its runs are carried out at, made when it is needed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.backends.base import Backend
+from worker.backends.places import DEFAULT_KEY, Place
+from worker.backends.responses import ResponsesBackend
+from worker.errors import ProviderError, SettingsError
+from worker.prices import Prices
+from worker.settings import Settings
+
+_NO_KEY = "none"  # a header must hold something, and servers that ask for no key do not read it
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What it takes to speak to one server."""
+
+    base_url: str | None
+    api_key: str
+    settings: Settings
+    prices: Prices
+    requests: int
+
+
+def _responses(server: Server) -> Backend:
+    settings = server.settings
+    return ResponsesBackend(
+        api_key=server.api_key,
+        base_url=server.base_url,
+        requests=server.requests,
+        timeout=settings.request_timeout,
+        prices=server.prices,
+        streams=settings.stream_limit,
+    )
+
+
+MAKERS: Mapping[str, Callable[[Server], Backend]] = {"responses": _responses}
+"""A new protocol is one file, one line here and one in worker/backends/places.py."""
+
+
+class Backends:
+    """Finds the backend of an assistant, or of a conversation; to be made on the loop that uses it."""
+
+    def __init__(self, settings: Settings, prices: Prices, requests: int | None = None) -> None:
+        """Make none yet; `requests` bounds those open at once at each server, in place of the setting."""
+        self._settings = settings
+        self._prices = prices
+        self._requests = requests or settings.request_limit
+        self._made: dict[Place, Backend] = {}
+
+    def place(self, config: Mapping[str, Any]) -> Place:
+        """Return where an assistant is served."""
+        return Place.of(config, self._settings.backend)
+
+    def at(self, place: Place) -> Backend:
+        """Return the backend of a place; raises ProviderError where this process lacks its key or its protocol."""
+        if place not in self._made:
+            self._made[place] = self._make(place)
+        return self._made[place]
+
+    def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the server and the key that an assistant's limits belong to."""
+        place = self.place(config)
+        return place.base_url or self._settings.openai_base_url or "OpenAI", self._key(place) or _NO_KEY
+
+    def _make(self, place: Place) -> Backend:
+        key = self._key(place)
+        if place.key is not None and key is None:
+            # Another worker may have it.
+            told = f"{place.key} is not set in this worker, and the assistant's backend needs it"
+            raise ProviderError("missing_key", told, transient=True)
+        if place.protocol not in MAKERS:
+            raise ProviderError("unknown_backend", f"this version knows no backend {place.protocol!r}")
+        address = place.base_url or self._settings.openai_base_url
+        server = Server(address, key or _NO_KEY, self._settings, self._prices, self._requests)
+        try:
+            return MAKERS[place.protocol](server)
+        except SettingsError as error:
+            raise ProviderError("bad_key", str(error).replace(DEFAULT_KEY, place.key or DEFAULT_KEY)) from None
+
+    def _key(self, place: Place) -> str | None:
+        return None if place.key is None else self._settings.key(place.key)
+
+    async def close(self) -> None:
+        """Close the connections of all."""
+        for backend in self._made.values():
+            await backend.close()

@@ -1,0 +1,126 @@
+"""One step that the provider has taken on: waited for until it has ended, stopped where it must not go on."""
+
+from time import monotonic
+
+import structlog
+
+from worker.backends.base import Backend, Created, Done, Ended, Failed, Following, Look, NeedsTools, Pending
+from worker.crashpoints import reach
+from worker.errors import ProviderError
+from worker.looks import Watch
+from worker.pace import Pace, TimeUp
+from worker.response import Usage
+from worker.retries import backoff
+
+_log = structlog.get_logger(__name__)
+
+
+class Flight:
+    """The step in hand from its id to its end."""
+
+    def __init__(self, pace: Pace, backend: Backend, created: Created, *, number: int, age: float = 0.0) -> None:
+        """Take over what was created `age` seconds ago."""
+        self.id = created.id
+        self._following: Following | None = created.following
+        self._pace = pace
+        self._backend = backend
+        self._settings = pace.settings
+        self._number = number
+        self._began = monotonic() - age
+        self.unclear = False
+        """Nobody knows whether it has ended."""
+
+    def leave(self) -> None:
+        """Follow it no more; it goes on there, where the provider can go on without us."""
+        if self._following is not None:
+            self._following.close()
+        self._following = None
+
+    async def ended(self) -> Ended:
+        """Look at it when its like may have ended, until it has or has taken too long.
+
+        Where it is followed its end is told, and the looks are for what a silent connection does not tell.
+        """
+        watch = Watch(self._pace.parts.looks, (self._pace.claim.assistant, self._number > 0), self._began)
+        look_after = None
+        while True:
+            if self._following is None:
+                await self._pace.pause(watch.pause() if look_after is None else look_after)
+            elif told := await self._told(self._following):
+                return told
+            look = Pending() if self._only_told() else await watch.look(self._look)
+            if not isinstance(look, Pending):
+                return look
+            look_after = look.look_after
+            if overdue := self._overdue(look):
+                return await self._replace(*overdue)
+
+    def _only_told(self) -> bool:
+        """Tell whether looking tells nothing: the step lives on its connection."""
+        return self._following is not None and not self._backend.can.resumes
+
+    async def _told(self, following: Following) -> Ended | None:
+        """Return the end that the provider tells, None when a look is due: after a while, or since it will not.
+
+        A worker that stops leaves what goes on without it, and gives its grace to what does not.
+        """
+        seconds = self._settings.poll_max
+        told = await self._pace.unless_told(lambda: following.ended(seconds), stop=self._backend.can.resumes)
+        if following.broken:
+            self._pace.emit("run.stream_broken", step=self._number)
+        if following.broken or told:
+            self.leave()
+        return told
+
+    async def _look(self) -> Look:
+        reach("outside.look.before")
+        look = await self._pace.patiently(lambda: self._backend.look(self.id))
+        reach("outside.look.after")
+        return look
+
+    def _overdue(self, look: Pending) -> tuple[str, str] | None:
+        """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
+        age, queued = monotonic() - self._began, self._settings.queued_timeout
+        limit = self._pace.claim.config.get("step_timeout", self._settings.step_timeout)
+        if limit is not None and age > limit:
+            return "step_timeout", f"the step took longer than its {limit:g} s"
+        if look.queued and age > queued:
+            return "stuck_in_queue", f"the provider left the step in its queue for more than {queued:g} s"
+        return None
+
+    async def _replace(self, code: str, message: str) -> Ended:
+        """Stop the step so that it can be tried again; one that ended well all the same is taken as it is."""
+        own_end = self._pace.ends_at
+        self._pace.ends_at = min(own_end, monotonic() + self._settings.cancel_timeout)
+        try:
+            last = await self.stopped()
+        finally:
+            self._pace.ends_at = own_end
+        if isinstance(last, Done | NeedsTools):
+            return last
+        return Failed(code, message, last.usage if last else Usage(), transient=True)
+
+    async def stopped(self) -> Ended | None:
+        """Stop the step and return how it ended, which may be as if nobody had asked; None where nobody can tell."""
+        self.leave()  # no event tells of a cancel
+        try:
+            reach("outside.cancel.before")
+            await self._pace.patiently(lambda: self._backend.cancel(self.id))
+            reach("outside.cancel.after")
+            return await self._end_of_what_is_stopped()
+        except (TimeUp, ProviderError) as error:
+            _log.warning("cancel_unconfirmed", provider_id=self.id, error=str(error) or "no answer in time")
+            self.unclear = True
+            return None
+
+    async def _end_of_what_is_stopped(self) -> Ended:
+        """Look in growing pauses: how long its like takes says nothing any more."""
+        looks = 1
+        await self._rest(looks)
+        while isinstance(look := await self._look(), Pending):
+            looks += 1
+            await self._rest(looks)
+        return look
+
+    async def _rest(self, looks: int) -> None:
+        await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))
