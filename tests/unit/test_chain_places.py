@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from tests.conformance.ground import Ground
 from tests.unit.test_chain import attempt, drive, drive_and_tell
@@ -235,7 +235,7 @@ def test_a_run_that_began_a_once_call_does_not_start_over_elsewhere(ground: Grou
     run = ground.submit()
     asyncio.run(drive(Held(ground.take()), parts(ground, Foreground(Stream(paid), Stream()), peek, pay)))
     with ground.database.write() as connection:
-        connection.execute(Conversation.__table__.update().values(place="responses - OPENAI_API_KEY"))
+        connection.execute(update(Conversation).values(place="responses - OPENAI_API_KEY"))
         assert connection.execute(select(ToolCall.starts)).scalar_one() == 1
     ground.make_due(run)
     asyncio.run(drive(Held(ground.take()), parts(ground, Foreground(), peek, pay)))
