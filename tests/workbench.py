@@ -89,15 +89,19 @@ class One(Backends):
         return self._provider
 
 
-def parts(ground: Ground, provider: Provider, *functions: Callable[..., object], **settings: object) -> Parts:
-    """Return the parts of a worker with these tools on the ground's database; settings go by their own names."""
+def parts(ground: Ground, provider: Provider | None, *functions: Callable[..., object], **settings: object) -> Parts:
+    """Return the parts of a worker with these tools on the ground's database; settings go by their own names.
+
+    Without a provider its backends are real ones.
+    """
     registry = Registry(made for function in functions if (made := tool_of(function)))
-    changes = {f"RUNWRIGHT_{name.upper()}": str(value) for name, value in settings.items()}
-    chosen = Settings.from_env({"DATABASE_URL": ground.database.url, **SOON, **changes})
+    changes = {Settings.model_fields[name].alias or "": str(value) for name, value in settings.items()}
+    chosen = Settings.from_env({"DATABASE_URL": ground.database.url, "OPENAI_API_KEY": "sk-test", **SOON, **changes})
+    backends = Backends(chosen, Prices.load()) if provider is None else One(chosen, provider)
     return Parts(
         settings=chosen,
         store=StorePool(ground.database, 1),
-        backends=(backends := One(chosen, provider)),
+        backends=backends,
         registry=registry,
         executor=Executor(registry),
         events=Events(),

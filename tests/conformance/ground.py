@@ -49,8 +49,8 @@ class Ground:
 
     def new(self, thread: str | None = "t", words: str = "hello", **options: Any) -> NewRun:
         """Return a run to submit."""
-        asked = {"max_attempts": 3, "timeout": 600.0, **options}
-        return NewRun(assistant_id=self.assistant_id, assistant="helper", input=[words], thread_id=thread, **asked)
+        asked = {"input": [words], "max_attempts": 3, "timeout": 600.0, **options}
+        return NewRun(assistant_id=self.assistant_id, assistant="helper", thread_id=thread, **asked)
 
     def submit(self, thread: str | None = "t", words: str = "hello", **options: Any) -> str:
         """Submit one run and return its id."""
