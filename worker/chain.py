@@ -210,6 +210,8 @@ class Chain:
             self._pace.heed()
             await self._pace.until_leased()
             await self._pace.write(progress.intend, self.number, self._last_item, again=self._again)
+            if self._again:
+                self._pace.emit("run.reissued", step=self.number)
             self._again = False
             reach("outside.create.before")
             self._admitted = admitted

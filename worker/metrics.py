@@ -44,6 +44,7 @@ class Metrics:
         self._retries = counter("retries_total", "Attempts that failed and are followed by another.", "reason")
         self._unknown = counter("unknown_outcomes_total", "Steps of which nobody can tell whether they were created.")
         self._adopted = counter("adopted_total", "Steps found at the provider after their creation was interrupted.")
+        self._reissued = counter("reissued_total", "Steps asked for again, since no provider went on with them.")
         self._broken = counter("broken_streams_total", "Streams that ended before the step that they follow.")
         self._tokens = counter("tokens_total", "Tokens that the provider counted.", "direction", "assistant")
         self._cost = counter("cost_usd_total", "What they cost by the price list.", "assistant")
@@ -66,6 +67,7 @@ class Metrics:
             "run.crashed": lambda _fields: self._retries.labels("crashed").inc(),
             "run.unknown": lambda _fields: self._unknown.inc(),
             "run.adopted": lambda _fields: self._adopted.inc(),
+            "run.reissued": lambda _fields: self._reissued.inc(),
             "run.stream_broken": lambda _fields: self._broken.inc(),
             "claim.lost": lambda _fields: self._lost.inc(),
             "provider.refused": lambda fields: self._refusals.labels(self._value("code", fields.get("code"))).inc(),

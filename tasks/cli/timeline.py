@@ -54,6 +54,7 @@ class _Words:
             "tool_written_off": lambda _event, data: f"tool {self._call(data)}, not run",
             "unknown": lambda _event, _data: "unknown whether the provider has created the step",
             "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",
+            "reissued": lambda _event, data: f"step {data['step']} is asked for again: its worker was gone, and it too",
             "asked": lambda _event, data: f"a person is asked {_ASKED[data['question']]}: {', '.join(data['tools'])}",
             "approved": lambda _event, data: f"{data['by']} approved {_decided(data)}",
             "denied": lambda _event, data: f"{data['by']} denied {_decided(data)}",
@@ -65,7 +66,7 @@ class _Words:
             "handed_over": lambda _event, _data: "let go as it is: any worker goes on",
             "reaped": lambda event, _data: f"taken from worker {event['worker']}, whose lease had run out",
             "released": lambda event, _data: f"left behind by worker {event['worker']}",
-            "crashed": lambda _event, data: f"let go after a bug of the worker's, for {data['delay']} s",
+            "crashed": lambda _event, data: f"let go: its worker could not carry it; again in {data['delay']} s",
             "retried": lambda event, data: f"attempt failed: {self._error(event)}; the next in {data['delay']} s",
         }
 
@@ -95,6 +96,6 @@ class _Words:
         attempt = self._attempts.get(event["attempt"], {})
         error = self._view.error or {}
         messages = {attempt.get("error_code"): attempt.get("error_message"), error.get("code"): error.get("message")}
-        flags = [name for name in ("unknown", "adopted") if attempt.get(name)]
+        flags = [name for name in ("unknown", "adopted", "reissued") if attempt.get(name)]
         said = f"{code}: {messages.get(code) or 'no message'}"
         return f"{said} ({', '.join(flags)})" if flags else said

@@ -61,6 +61,7 @@ def test_an_ended_run_is_counted_with_its_tokens_cost_and_times(claim: Claim) ->
         ("run.crashed", {"message": "m"}, "retries_total", {"reason": "crashed"}),
         ("run.unknown", {}, "unknown_outcomes_total", {}),
         ("run.adopted", {}, "adopted_total", {}),
+        ("run.reissued", {}, "reissued_total", {}),
         ("run.stream_broken", {}, "broken_streams_total", {}),
         ("tool.finished", {"tool": "calculate"}, "tool_calls_total", {"tool": "calculate", "outcome": "completed"}),
         (
