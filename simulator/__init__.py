@@ -1,7 +1,9 @@
 """A stand-in for the provider: OpenAI's Responses and Conversations on its wire, with faults on demand, all in memory.
 
     __main__       python -m simulator: flags, SIMULATOR_* variables, the server
-    app            the ASGI application: every route, and the gate that each request passes
+    app            the ASGI application: the routes of every protocol, and what stands behind them
+    gate           what each request passes: key, body, counters, faults; headers on whatever comes out
+    responses_api  the routes of Responses, Conversations and models
     connections    what happens to a connection: cut without an answer, left without one, answered drop by drop
     control        what tests and benchmarks ask outside the wire: /healthz, /_simulator/*
     provider       conversations and responses, and the rules between them: the lock, poisoned conversations
@@ -48,7 +50,8 @@ slow, stuck, cut and stall happen once to a round of the client's run, or N time
 time. A create that is refused does not count.
 
 What OpenAI's documents leave open is a switch of the settings (`python -m simulator --help`): lock_while_queued,
-items_lock, items_on_failure, cancel_completes. An incomplete response always leaves its items in the conversation.
+items_lock, items_on_failure, cancel_completes. `stateless` makes it a server that keeps nothing: foreground responses,
+no conversations. An incomplete response always leaves its items in the conversation.
 
 Every response says metadata {"simulated": "true"}, unless the client's own 16 pairs leave no room.
 """

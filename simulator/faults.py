@@ -56,6 +56,7 @@ class FaultSettings:
         "none", "what a failed or cancelled response leaves in its conversation", ("none", "input", "all")
     )
     cancel_completes: bool = _setting(False, "a cancel is answered, and the response goes on to its end")
+    stateless: bool = _setting(False, "a server that keeps nothing, as Ollama: foreground only, no conversations")
     outage: str = _setting("off", "how every request to the API ends", ("off", "drop", "503", "hang"))
 
     def __post_init__(self) -> None:

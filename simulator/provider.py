@@ -61,7 +61,9 @@ class Provider:
 
     def asked(self, request: JsonObject) -> Asking:
         """Return what a create asks for, with nothing done yet; ApiError where it is refused."""
-        validation.check_create(request)
+        if self.faults.settings.stateless:
+            request = validation.stateless(request)
+        validation.check_create(request, any_model=self.faults.settings.stateless)
         conversation = self._free_conversation(request)
         history = self._history(request, conversation)
         inputs = self._inputs(request.get("input"), conversation)

@@ -54,14 +54,26 @@ _PARTS = ("input_text", "input_image", "input_file", "output_text", "refusal")
 _FAMILIES = ("gpt-", "o1", "o3", "o4")
 
 
-def check_create(body: JsonObject) -> None:
-    """Refuse a POST /responses that OpenAI would refuse, by raising ApiError."""
+def stateless(body: JsonObject) -> JsonObject:
+    """Return a POST /responses as a server without state reads it: `background` and `store` count for nothing.
+
+    Ollama, llama.cpp and OpenRouter are such servers; llama.cpp names the parameter as we do, the others each in words
+    of their own (provider-facts 4).
+    """
+    for name in ("previous_response_id", "conversation"):
+        if body.get(name) is not None:
+            raise invalid(name, f"This server does not support '{name}'.", "unsupported_parameter")
+    return {**body, "background": False, "store": False}
+
+
+def check_create(body: JsonObject, *, any_model: bool = False) -> None:
+    """Refuse a POST /responses that OpenAI would refuse, by raising ApiError; `any_model` knows models of any name."""
     for name, value in body.items():
         if name not in _KINDS:
             raise invalid(name, f"Unknown parameter: '{name}'.", "unknown_parameter")
         if value is not None:
             _check_kind(name, value)
-    _check_model(body.get("model"))
+    _check_model(body.get("model"), any_model=any_model)
     for name, (low, high) in _BOUNDS.items():
         _check_bounds(name, body.get(name), low, high)
     check_metadata(body.get("metadata"))
@@ -86,10 +98,10 @@ def _described(value: object) -> str:
     return names.get(type(value), "an object")
 
 
-def _check_model(model: str | None) -> None:
+def _check_model(model: str | None, *, any_model: bool) -> None:
     if model is None:
         raise missing("model")
-    if not model.startswith(_FAMILIES):
+    if not any_model and not model.startswith(_FAMILIES):
         raise invalid("model", f"The requested model '{model}' does not exist.", "model_not_found")
 
 
