@@ -1,9 +1,12 @@
-"""A stand-in for the provider: OpenAI's Responses and Conversations on its wire, with faults on demand, all in memory.
+"""A stand-in for the provider: OpenAI's protocols on its wire, with faults on demand, all in memory.
+
+They are Responses with Conversations, and chat completions; the same model answers on each.
 
     __main__       python -m simulator: flags, SIMULATOR_* variables, the server
     app            the ASGI application: the routes of every protocol, and what stands behind them
     gate           what each request passes: key, body, counters, faults; headers on whatever comes out
     responses_api  the routes of Responses, Conversations and models
+    chat_api       the route of chat completions; which client run a request belongs to
     connections    what happens to a connection: cut without an answer, left without one, answered drop by drop
     control        what tests and benchmarks ask outside the wire: /healthz, /_simulator/*
     provider       conversations and responses, and the rules between them: the lock, poisoned conversations
@@ -11,6 +14,10 @@
     responses      one response: its walk through the statuses, computed from the clock when somebody looks
     validation     what OpenAI refuses in a request, in its words
     streams        a response as a stream of events
+    chat           messages as items, a response as a completion
+    chat_streams   a completion as a stream of chunks
+    chat_validation  what OpenAI refuses in a completion
+    translation    the older protocols' tools, tool choice and formats, as Responses has them
     errors         OpenAI's error bodies
     wire           OpenAI's shapes: ids, items, response objects, lists, headers
     faults         latency and faults, by settings; every later fault goes here
@@ -45,9 +52,10 @@ The model is deterministic and extracts; it does not think. Tests steer it by di
     [[stall EVENTS]]          the stream of this round's create sends nothing more after so many events
 
 `xN` at the end of fail, incomplete or hang (`[[fail server_error Try again x2]]`) makes it hold only for the first N
-creates of the client's run, known by metadata.run_id; without a run_id every create is its own first. Drop, late,
-slow, stuck, cut and stall happen once to a round of the client's run, or N times with `xN`; without a run_id, each
-time. A create that is refused does not count.
+creates of the client's run; without a run every create is its own first. Drop, late, slow, stuck, cut and stall happen
+once to a round of the client's run, or N times with `xN`; without a run, each time. A create that is refused does not
+count. The client's run is known by metadata.run_id; for chat completions, whose metadata is only for what is stored,
+by a header X-Client-Request-Id that begins RUN_ID/ATTEMPT/STEP.
 
 What OpenAI's documents leave open is a switch of the settings (`python -m simulator --help`): lock_while_queued,
 items_lock, items_on_failure, cancel_completes. `stateless` makes it a server that keeps nothing: foreground responses,

@@ -2,7 +2,7 @@
 
 from starlette.applications import Starlette
 
-from simulator import control, responses_api
+from simulator import chat_api, control, responses_api
 from simulator.faults import Faults, FaultSettings
 from simulator.gate import unknown
 from simulator.provider import Provider
@@ -11,7 +11,7 @@ from simulator.provider import Provider
 def create_app(options: FaultSettings | None = None) -> Starlette:
     """Return a simulator of its own, with nothing in it."""
     provider = Provider(Faults(options or FaultSettings()))
-    routes = [*responses_api.routes(), *control.routes()]
+    routes = [*responses_api.routes(), *chat_api.routes(), *control.routes()]
     app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
     app.state.provider = provider
     return app

@@ -56,7 +56,7 @@ def _item(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonOb
 def _arguments(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonObject]:
     where = {"item_id": item["id"], "output_index": at}
     for piece in pieces(item["arguments"], deltas):
-        yield {"type": "response.function_call_arguments.delta", **where, "delta": piece, **_pad(piece, pads)}
+        yield {"type": "response.function_call_arguments.delta", **where, "delta": piece, **pad(piece, pads)}
     told = {"name": item["name"], "arguments": item["arguments"]}
     yield {"type": "response.function_call_arguments.done", **where, **told}
 
@@ -66,7 +66,7 @@ def _text(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonOb
     where = {"item_id": item["id"], "output_index": at, "content_index": 0}
     yield {"type": "response.content_part.added", **where, "part": {**part, "text": ""}}
     for piece in pieces(part["text"], deltas):
-        yield {"type": "response.output_text.delta", **where, "delta": piece, "logprobs": [], **_pad(piece, pads)}
+        yield {"type": "response.output_text.delta", **where, "delta": piece, "logprobs": [], **pad(piece, pads)}
     yield {"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []}
     yield {"type": "response.content_part.done", **where, "part": part}
 
@@ -77,7 +77,7 @@ def pieces(text: str, count: int) -> Iterator[str]:
     return (text[at : at + size] for at in range(0, len(text) if count else 0, size or 1))
 
 
-def _pad(piece: str, pads: bool) -> JsonObject:
+def pad(piece: str, pads: bool) -> JsonObject:
     """Pad a delta, as OpenAI does so that its size on the wire does not tell the text."""
     return {"obfuscation": secrets.token_urlsafe(_PADDED)[len(piece) % _PADDED :]} if pads else {}
 

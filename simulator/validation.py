@@ -72,10 +72,10 @@ def check_create(body: JsonObject, *, any_model: bool = False) -> None:
         if name not in _KINDS:
             raise invalid(name, f"Unknown parameter: '{name}'.", "unknown_parameter")
         if value is not None:
-            _check_kind(name, value)
+            check_kind(name, value, _KINDS[name])
     _check_model(body.get("model"), any_model=any_model)
     for name, (low, high) in _BOUNDS.items():
-        _check_bounds(name, body.get(name), low, high)
+        check_bounds(name, body.get(name), low, high)
     check_metadata(body.get("metadata"))
     _check_tools(body.get("tools") or [])
     _check_state(body)
@@ -83,8 +83,9 @@ def check_create(body: JsonObject, *, any_model: bool = False) -> None:
         check_items(body["input"], "input")
 
 
-def _check_kind(name: str, value: object) -> None:
-    kind, words = _KINDS[name]
+def check_kind(name: str, value: object, wanted: tuple[type | tuple[type, ...], str]) -> None:
+    """Refuse a value that is not of the wanted kind, which comes with its name."""
+    kind, words = wanted
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits:
         message = f"Invalid type for '{name}': expected {words}, but got {_described(value)} instead."
@@ -101,11 +102,17 @@ def _described(value: object) -> str:
 def _check_model(model: str | None, *, any_model: bool) -> None:
     if model is None:
         raise missing("model")
-    if not any_model and not model.startswith(_FAMILIES):
+    if not any_model and not is_known(model):
         raise invalid("model", f"The requested model '{model}' does not exist.", "model_not_found")
 
 
-def _check_bounds(name: str, value: float | None, low: float, high: float) -> None:
+def is_known(model: str) -> bool:
+    """Say whether a model is of OpenAI's families."""
+    return model.startswith(_FAMILIES)
+
+
+def check_bounds(name: str, value: float | None, low: float, high: float) -> None:
+    """Refuse a number outside its bounds."""
     if value is None or low <= value <= high:
         return
     kind = "decimal" if name in ("temperature", "top_p") else "integer"
@@ -185,9 +192,9 @@ def _check_item(item: Any, where: str) -> None:
         raise invalid(where, message, "invalid_type")
     kind = item.get("type", "message")
     if kind not in _NEEDED:
-        raise invalid(where, f"Invalid value: '{kind}'. Supported values are: {_listed(tuple(_NEEDED))}.")
+        raise invalid(where, f"Invalid value: '{kind}'. Supported values are: {listed(tuple(_NEEDED))}.")
     if kind == "message" and item.get("role") not in _ROLES:
-        raise invalid(where, f"Invalid value: '{item.get('role', '')}'. Supported values are: {_listed(_ROLES)}.")
+        raise invalid(where, f"Invalid value: '{item.get('role', '')}'. Supported values are: {listed(_ROLES)}.")
     for name in _NEEDED[kind]:
         if item.get(name) is None:
             raise missing(f"{where}.{name}")
@@ -199,10 +206,11 @@ def _check_item(item: Any, where: str) -> None:
 def _check_part(part: Any, where: str) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in _PARTS:
-        raise invalid(f"{where}.type", f"Invalid value: '{kind}'. Supported values are: {_listed(_PARTS)}.")
+        raise invalid(f"{where}.type", f"Invalid value: '{kind}'. Supported values are: {listed(_PARTS)}.")
     if kind in ("input_text", "output_text") and not isinstance(part.get("text"), str):
         raise missing(f"{where}.text")
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """Return names as OpenAI lists them."""
     return ", ".join(f"'{name}'" for name in names[:-1]) + f", and '{names[-1]}'"
