@@ -3,7 +3,7 @@
 from typing import Any
 
 from simulator.errors import ApiError, invalid, missing
-from simulator.validation import check_bounds, check_kind, check_metadata, is_known, listed
+from simulator.validation import check_bounds, check_kind, check_metadata, check_nested_tools, is_known, listed
 from simulator.wire import JsonObject
 
 # The parameters of POST /chat/completions as the SDK (3.54) sends them, with the kind of value each takes.
@@ -97,11 +97,7 @@ def _check_tools(body: JsonObject) -> None:
     tools = body.get("tools")
     if tools == []:
         raise _empty("tools")
-    for at, tool in enumerate(tools or []):
-        if not isinstance(tool, dict) or "type" not in tool:
-            raise missing(f"tools[{at}].type")
-        if tool["type"] == "function" and not (tool.get("function") or {}).get("name"):
-            raise missing(f"tools[{at}].function.name")
+    check_nested_tools(tools or [])
     for name in ("tool_choice", "parallel_tool_calls"):
         if body.get(name) is not None and not tools:
             message = f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified."

@@ -161,6 +161,15 @@ def _check_tools(tools: list[Any]) -> None:
             raise missing(f"tools[{at}].name")
 
 
+def check_nested_tools(tools: list[Any]) -> None:
+    """Refuse tools as the older protocols have them that lack a type, or a function without its name."""
+    for at, tool in enumerate(tools):
+        if not isinstance(tool, dict) or "type" not in tool:
+            raise missing(f"tools[{at}].type")
+        if tool["type"] == "function" and not (tool.get("function") or {}).get("name"):
+            raise missing(f"tools[{at}].function.name")
+
+
 def _check_state(body: JsonObject) -> None:
     conversation, previous = body.get("conversation"), body.get("previous_response_id")
     if isinstance(conversation, dict) and not isinstance(conversation.get("id"), str):
@@ -213,4 +222,6 @@ def _check_part(part: Any, where: str) -> None:
 
 def listed(names: tuple[str, ...]) -> str:
     """Return names as OpenAI lists them."""
+    if len(names) == 2:
+        return f"'{names[0]}' and '{names[1]}'"
     return ", ".join(f"'{name}'" for name in names[:-1]) + f", and '{names[-1]}'"
