@@ -70,7 +70,9 @@ def _sqlite(url: str, pool_size: int) -> Engine:
     file = make_url(url).database
     if file:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": _BUSY}, hide_parameters=True)
+    engine = create_engine(
+        url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": _BUSY}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
@@ -99,8 +101,9 @@ def _use_wal(connection: sqlite3.Connection) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
+        else:
+            return
