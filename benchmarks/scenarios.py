@@ -94,10 +94,12 @@ def submit(ground: Ground, scale: Scale) -> Contenders:
 
 
 def claim(ground: Ground, scale: Scale) -> Contenders:
-    """What taking 100 runs costs, with few and with many in the queue."""
+    """What taking 100 runs costs, with few and with many in the queue, and while another queue is paused."""
     for kind in ("sqlite", "postgresql"):
-        for rows in (1000, 100_000, 1_000_000) if scale.full else (1000, 20_000):
-            yield Contender(f"{rows:,} queued, {kind}", partial(backlog.claim, ground, kind, rows))
+        for rows in (1000, 1_000_000) if scale.full else (1000, 20_000):
+            for paused in (False, True):
+                go = partial(backlog.claim, ground, kind, rows, paused=paused)
+                yield Contender(f"{rows:,} queued{', a pause' * paused}, {kind}", go)
 
 
 Scenario = Callable[[Ground, Scale], Contenders]
