@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from benchmarks import backlog, measure
+from benchmarks import backlog, measure, startup
 from benchmarks.measure import Load, Row
 from benchmarks.servers import Ground
 
@@ -102,8 +102,21 @@ def claim(ground: Ground, scale: Scale) -> Contenders:
                 yield Contender(f"{rows:,} queued{', a pause' * paused}, {kind}", go)
 
 
+def start(ground: Ground, scale: Scale) -> Contenders:
+    """What a command costs before the prompt is back: the median of ten starts."""
+    commands = {
+        "python -c pass": ("-c", "pass"),
+        "runwright --help": (*startup.RUNWRIGHT, "--help"),
+        "runwright submit, sqlite": (*startup.RUNWRIGHT, "submit", "--assistant", "bench", "hello"),
+    }
+    for name, arguments in commands.items():
+        yield Contender(name, partial(startup.python, ground, *arguments))
+
+
 Scenario = Callable[[Ground, Scale], Contenders]
-SCENARIOS: dict[str, Scenario] = {each.__name__: each for each in (cpu, latency, long, memory, workers, submit, claim)}
+SCENARIOS: dict[str, Scenario] = {
+    each.__name__: each for each in (cpu, latency, long, memory, workers, submit, claim, start)
+}
 # Long enough for one repetition to say what there is to say.
 ONCE = {"long", "memory", "claim"}
 
