@@ -15,7 +15,7 @@ from tasks.runs import RunRequest, accept
 from worker.models import Run
 from worker.producer import Producer
 from worker.settings import Settings
-from worker.store import assistants, claiming, leases
+from worker.store import assistants, claiming, leases, pausing
 
 _CLAIMS = 15
 _CHUNK = 100
@@ -75,13 +75,15 @@ def single(ground: Ground, kind: str, count: int) -> Row:
     return {"submits_per_second": count / seconds, "cpu_ms_per_run": cpu * 1000 / count, "calibration_ms": calibration}
 
 
-def claim(ground: Ground, kind: str, rows: int) -> Row:
-    """Take a hundred runs at a time from a queue of so many."""
+def claim(ground: Ground, kind: str, rows: int, *, paused: bool) -> Row:
+    """Take a hundred runs at a time from a queue of so many; `paused`: while another queue is."""
     with _producer(ground, kind) as producer:
         _fill(producer, rows)
         with producer.database.write() as connection:
             room = _CLAIMS * _CHUNK
             leases.register(connection, "bench", node="bench", pid=0, queues=["default"], room=room, lease=3600.0)
+            if paused:
+                pausing.pause(connection, pausing.Kind.QUEUE, "elsewhere")
         calibration, times = calibrate(), []
         for _ in range(min(_CLAIMS, rows // _CHUNK)):
 

@@ -20,6 +20,8 @@ _COLUMNS = (
     ("largest_share", "% of the runs by one worker", 0),
     ("submits_per_second", "submits/s", 0),
     ("claim_ms", "claim of 100, ms", 2),
+    ("command_ms", "wall clock ms", 0),
+    ("command_cpu_ms", "CPU ms", 0),
     ("provider_cpu_ms_per_request", "provider's own CPU ms/request", 2),
     ("calibration_ms", "calibration ms", 0),
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from benchmarks import backlog, measure
+from benchmarks import backlog, measure, startup
 from benchmarks.measure import Load, Row
 from benchmarks.servers import Ground
 
@@ -94,14 +94,29 @@ def submit(ground: Ground, scale: Scale) -> Contenders:
 
 
 def claim(ground: Ground, scale: Scale) -> Contenders:
-    """What taking 100 runs costs, with few and with many in the queue."""
+    """What taking 100 runs costs, with few and with many in the queue, and while another queue is paused."""
     for kind in ("sqlite", "postgresql"):
-        for rows in (1000, 100_000, 1_000_000) if scale.full else (1000, 20_000):
-            yield Contender(f"{rows:,} queued, {kind}", partial(backlog.claim, ground, kind, rows))
+        for rows in (1000, 1_000_000) if scale.full else (1000, 20_000):
+            for paused in (False, True):
+                go = partial(backlog.claim, ground, kind, rows, paused=paused)
+                yield Contender(f"{rows:,} queued{', a pause' * paused}, {kind}", go)
+
+
+def start(ground: Ground, scale: Scale) -> Contenders:
+    """What a command costs before the prompt is back: the median of ten starts."""
+    commands = {
+        "python -c pass": ("-c", "pass"),
+        "runwright --help": (*startup.RUNWRIGHT, "--help"),
+        "runwright submit, sqlite": (*startup.RUNWRIGHT, "submit", "--assistant", "bench", "hello"),
+    }
+    for name, arguments in commands.items():
+        yield Contender(name, partial(startup.python, ground, *arguments))
 
 
 Scenario = Callable[[Ground, Scale], Contenders]
-SCENARIOS: dict[str, Scenario] = {each.__name__: each for each in (cpu, latency, long, memory, workers, submit, claim)}
+SCENARIOS: dict[str, Scenario] = {
+    each.__name__: each for each in (cpu, latency, long, memory, workers, submit, claim, start)
+}
 # Long enough for one repetition to say what there is to say.
 ONCE = {"long", "memory", "claim"}
 

@@ -12,6 +12,7 @@
     sharing     leaves other workers their part of a burst
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the way to the store, commits together
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
+    envelope    how a ring lies on Redis
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery
     delivery    sends the outbox: AsyncResult, hooks;  notice: wakes who waits for an end
     events      the one seam of observation;  telemetry: logs;  metrics: counts for Prometheus

@@ -4,11 +4,8 @@ from collections.abc import Callable, Iterable
 
 import redis
 import structlog
-from celery import Celery
-from celery.exceptions import CeleryError
-from kombu.exceptions import KombuError
 
-from worker import urls, wire
+from worker import envelope, urls, wire
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -22,8 +19,6 @@ class Doorbell:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; raises SettingsError where there is no broker."""
-        self._celery = Celery("runwright", set_as_current=False)
-        self._celery.conf.update(wire.configuration(settings))
         self._redis = urls.redis_client(settings.broker_url())
 
     def ring(self, queues: Iterable[str]) -> None:
@@ -32,12 +27,12 @@ class Doorbell:
             try:
                 if self._redis.set(_key(queue), 1, nx=True, px=_COALESCE_MS):
                     self._send(queue)
-            except (redis.RedisError, KombuError, CeleryError, OSError) as error:
+            except (redis.RedisError, OSError) as error:
                 _log.warning("ring_failed", queue=queue, error=type(error).__name__)
 
     def _send(self, queue: str) -> None:
-        name = wire.celery_queue(queue)
-        self._celery.send_task(wire.DISPATCH, (queue,), queue=name, expires=_EXPIRES, ignore_result=True, retry=False)
+        name = wire.celery_queue(queue)  # also the list that Celery's workers take its messages from
+        self._redis.lpush(name, envelope.message(wire.DISPATCH, (queue,), name, expires=_EXPIRES))
 
     def heard(self, queue: str) -> None:
         """Let the next ring through: called before the claim, so that no row slips in between unheard."""

@@ -5,7 +5,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from tests.conformance.ground import Ground
 from tests.conformance.test_store_plans import fill, plan, reads_the_whole_table, statements
@@ -13,7 +13,7 @@ from worker.errors import UsageError
 from worker.lifecycle import Event
 from worker.models import IN_PROGRESS, Run, Spending
 from worker.response import Usage
-from worker.store import assistants, batches, budgets, claiming, groups, leases, overview, pausing
+from worker.store import assistants, batches, budgets, claiming, groups, leases, overview, pausing, submitting
 from worker.store.pausing import Kind
 from worker.store.settling import End
 
@@ -172,6 +172,25 @@ def test_a_backlog_that_is_held_back_is_not_stepped_over(ground: Ground) -> None
     assert [told for told in plans if reads_the_whole_table(told)] == []
     assert [told for told in plans if "ix_runwright_runs_claimable" in told] == []
     assert len([told for told in plans if "ix_runwright_runs_begins" in told]) >= 3
+
+
+def test_a_backlog_without_batches_is_taken_in_the_order_of_the_index(ground: Ground) -> None:
+    """Expected: where something else is paused, thousands that may begin are neither all read nor sorted."""
+    with ground.database.write() as connection:
+        submitting.submit(connection, [ground.new(thread=None) for _ in range(5000)])
+    if ground.postgresql:  # SQLite counts its rows only when it is told to, and nothing of ours tells it
+        with ground.database.write() as connection:
+            connection.execute(text("ANALYZE"))
+    ground.boot()
+    ground.write(pausing.pause, Kind.QUEUE, "elsewhere")
+    with ground.database.write() as connection:
+        with statements(connection) as sent:
+            assert len(claiming.claim(connection, "w1", ["default"], 20)) == 20
+        plans = [plan(connection, statement) for statement in sent]
+    assert [told for told in plans if reads_the_whole_table(told)] == []
+    begun = [told for told in plans if "ix_runwright_runs_begins" in told]
+    assert len(begun) == 2
+    assert [told for told in begun if "Sort Key" in told or "TEMP B-TREE" in told] == []
 
 
 def test_what_a_full_cap_holds_back_hides_nobody(ground: Ground) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from tests.conformance.ground import Ground
 from worker.errors import KeyReused, ThreadBusy
@@ -52,6 +52,21 @@ def test_bulk_goes_behind_who_waits_already(ground: Ground) -> None:
     assert ground.holder("a") == first
     with ground.database.read() as connection:
         assert list(connection.execute(select(Run.seq).order_by(Run.seq)).scalars()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("thread", "count"), [(None, 3), ("new", 3), ("known", 4)])
+def test_a_submit_takes_few_statements(ground: Ground, thread: str | None, count: int) -> None:
+    """Expected: one each for thread, run and event; whose turn it is, is asked only where the thread has had a run."""
+    ground.submit("known")
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "runwright_" in statement:
+            sent.append(statement)
+
+    event.listen(ground.database.engine, "before_cursor_execute", note)
+    ground.write(submitting.submit, [ground.new(thread, chosen=False)])
+    assert len(sent) == count, sent
 
 
 def test_thousands_at_once(ground: Ground) -> None:

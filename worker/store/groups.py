@@ -82,7 +82,8 @@ def held_back(connection: Connection) -> HeldBack | None:
     return HeldBack(paused, {row.assistant: row.max_active for row in connection.execute(select(Cap))}, now)
 
 
-# A loose scan: each min() is one step into the index, and so is each group.
+# A loose scan: each min() is one step into the index, and so is each group. PostgreSQL does not see that all NULLs are
+# alike: unless they too are in the order that is asked for, it reads and sorts every run without a batch.
 _GROUPS = text(f"""
     WITH RECURSIVE level (priority) AS (
         SELECT 0 UNION ALL SELECT priority + 1 FROM level WHERE priority < 9
@@ -114,9 +115,10 @@ _GROUPS = text(f"""
         AND assistant_id = batch.version AND batch_id = batch.id
     ) AS oldest FROM batch WHERE id IS NOT NULL
     UNION ALL SELECT priority, id, NULL, (
-        SELECT min(due_at) FROM runwright_runs
+        SELECT due_at FROM runwright_runs
         WHERE {BEGINS} AND queue = :queue AND runwright_runs.priority = version.priority
         AND assistant_id = version.id AND batch_id IS NULL
+        ORDER BY batch_id, due_at LIMIT 1
     ) FROM version WHERE id IS NOT NULL
 """).columns(oldest=UtcDateTime())  # noqa: S608 - what goes into the text is a constant of ours
 _NAMES = select(Assistant.id, Assistant.name).where(Assistant.id.in_(bindparam("ids", expanding=True)))
@@ -126,10 +128,9 @@ _DUE = (
     .limit(bindparam("room"))
 )
 _GOING_ON = _DUE.where(GOES_ON).order_by(Run.priority.desc(), Run.due_at)
-_OF_VERSION = _DUE.where(
-    BEGINS, Run.priority == bindparam("priority"), Run.assistant_id == bindparam("version")
-).order_by(Run.due_at)
-_SINGLE, _OF_BATCH = _OF_VERSION.where(Run.batch_id.is_(None)), _OF_VERSION.where(Run.batch_id == bindparam("batch"))
+_OF_VERSION = _DUE.where(BEGINS, Run.priority == bindparam("priority"), Run.assistant_id == bindparam("version"))
+_SINGLE = _OF_VERSION.where(Run.batch_id.is_(None)).order_by(Run.batch_id, Run.due_at)
+_OF_BATCH = _OF_VERSION.where(Run.batch_id == bindparam("batch")).order_by(Run.due_at)
 _LOCK = select(Cap.assistant).where(Cap.assistant.in_(bindparam("names", expanding=True))).order_by(Cap.assistant)
 _ACTIVE = (
     select(Assistant.name, func.count())

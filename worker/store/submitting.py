@@ -164,7 +164,8 @@ def _named(connection: Connection, runs: Sequence[NewRun]) -> list[dict[str, Any
         if run.thread_id:
             lines.setdefault(run.thread_id, []).append(run)
     last = locks.take_numbers(connection, {thread_id: len(line) for thread_id, line in lines.items()})
-    busy = locks.busy(connection, lines)
+    # A thread whose numbers begin with ours has had no run that could have its turn.
+    busy = locks.busy(connection, [thread_id for thread_id, line in lines.items() if last[thread_id] > len(line)])
     rows: list[dict[str, Any]] = []
     for thread_id, line in lines.items():
         first, free = last[thread_id] - len(line) + 1, thread_id not in busy
