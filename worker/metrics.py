@@ -21,6 +21,15 @@ _MOST_VALUES = 100
 _RUN_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 28800)
 _COMMIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
+# What is only counted, by the event.
+_COUNTED = {
+    "claim.lost": ("lost_claims_total", "Runs let go because another worker has them."),
+    "run.unknown": ("unknown_outcomes_total", "Steps of which nobody can tell whether they were created."),
+    "run.adopted": ("adopted_total", "Steps found at the provider after their creation was interrupted."),
+    "run.reissued": ("reissued_total", "Steps asked for again, since no provider went on with them."),
+    "run.stream_broken": ("broken_streams_total", "Streams that ended before the step that they follow."),
+}
+
 
 class Metrics:
     """A subscriber of events that counts; `tools` are the names that may stand in a label."""
@@ -38,14 +47,9 @@ class Metrics:
         def histogram(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"runwright_{name}", meaning, buckets=buckets, registry=registry)
 
-        self._lost = counter("lost_claims_total", "Runs let go because another worker has them.")
         self._refusals = counter("provider_refusals_total", "Requests that failed in passing and are repeated.", "code")
         self._tool_calls = counter("tool_calls_total", "Tool calls that ended.", "tool", "outcome")
         self._retries = counter("retries_total", "Attempts that failed and are followed by another.", "reason")
-        self._unknown = counter("unknown_outcomes_total", "Steps of which nobody can tell whether they were created.")
-        self._adopted = counter("adopted_total", "Steps found at the provider after their creation was interrupted.")
-        self._reissued = counter("reissued_total", "Steps asked for again, since no provider went on with them.")
-        self._broken = counter("broken_streams_total", "Streams that ended before the step that they follow.")
         self._tokens = counter("tokens_total", "Tokens that the provider counted.", "direction", "assistant")
         self._cost = counter("cost_usd_total", "What they cost by the price list.", "assistant")
         self._ends = counter("run_ends_total", "Runs that ended.", "status", "assistant")
@@ -62,14 +66,10 @@ class Metrics:
         started.set_to_current_time()
         ProcessCollector(registry=registry)
         self._on: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            **{name: _count(counter(*told)) for name, told in _COUNTED.items()},
             "run.ended": self._ended,
             "run.retried": lambda fields: self._retries.labels(self._value("reason", fields.get("code"))).inc(),
             "run.crashed": lambda _fields: self._retries.labels("crashed").inc(),
-            "run.unknown": lambda _fields: self._unknown.inc(),
-            "run.adopted": lambda _fields: self._adopted.inc(),
-            "run.reissued": lambda _fields: self._reissued.inc(),
-            "run.stream_broken": lambda _fields: self._broken.inc(),
-            "claim.lost": lambda _fields: self._lost.inc(),
             "provider.refused": lambda fields: self._refusals.labels(self._value("code", fields.get("code"))).inc(),
             "tool.finished": self._tool_finished,
             "limit.waited": lambda fields: self._limit_waits.observe(fields["waited"]),
@@ -159,3 +159,7 @@ class Backlog(Collector):
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
+
+
+def _count(counter: Counter) -> Callable[[Mapping[str, Any]], None]:
+    return lambda _fields: counter.inc()
