@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
+
 from simulator import chat
+from simulator.errors import ApiError
 from simulator.faults import Faults, FaultSettings
 from simulator.prompt import Prompt
 from simulator.provider import Asking, Provider
@@ -62,3 +65,27 @@ def test_the_model_reads_the_same_as_on_responses() -> None:
         {"type": "function_call_output", "call_id": "call_a", "output": "noon"},
     ]
     assert Prompt.of(asking.request, asking.history + asking.inputs, 1) == Prompt.of(there, items, 1)
+
+
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "body", "param"),
+    [
+        ([{"role": "user", "content": 5}], {}, "messages[0].content"),
+        (
+            [{"role": "assistant", "tool_calls": [{"id": "a", "function": "f"}]}],
+            {},
+            "messages[0].tool_calls[0].function",
+        ),
+        (["x"], {"tools": [{"type": "function", "function": "f"}]}, "tools[0].function.name"),
+        (["x"], {"tools": [FUNCTION], "tool_choice": {"type": "function"}}, "tool_choice.function.name"),
+        (["x"], {"response_format": {"type": "json_schema", "json_schema": 5}}, "response_format.json_schema.name"),
+    ],
+)
+def test_what_is_malformed_is_refused_by_name(messages: Any, body: Any, param: str) -> None:
+    """A mistake of a client is a 400, never a 500 that it would try again."""
+    with pytest.raises(ApiError) as refused:
+        asked(*messages, **body)
+    assert (refused.value.status, refused.value.body["error"]["param"]) == (400, param)
