@@ -73,6 +73,9 @@ class EngineStep(bootsteps.StartStopStep):
         except SQLAlchemyError as error:
             refuse(explain(error))
         worker.runwright_engine = self.service.engine
+        # Of no use to us, and where the broker is gone its end raises and makes a good one look bad (celery 5.7,
+        # bootsteps.py, ConsumerStep._close). The consumer is made after this.
+        worker.options["without_gossip"] = True
         # Sent from within the signal's handler, while Celery's main loop may sleep for a second before it looks.
         signals.worker_shutting_down.connect(self._shutting_down)
         control.install(lambda run_id: producer().cancel(run_id))

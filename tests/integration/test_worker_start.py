@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from tasks import runs
+from tests.chaos.breakables import breakable_redis
 from tests.servers import ROOT, CeleryWorker, Stack, running
 from worker.lifecycle import Status
 from worker.store.database import Database
@@ -137,3 +139,12 @@ def test_a_worker_whose_engine_dies_does_not_end_well(worker: CeleryWorker, stac
     database.close()
     assert worker.popen.wait(30) == 1
     assert logged(worker, "engine_died")
+
+
+def test_a_worker_that_stops_without_its_broker_ends_well(stack: Stack, tmp_path: Path) -> None:
+    """Expected: exit code 0 although Redis is gone, since the runs are let go in the database; no traceback."""
+    with breakable_redis(tmp_path) as redis, stack.worker(REDIS_URL=redis.url) as worker:
+        redis.kill()
+        worker.wait_for(lambda: "Cannot connect to redis" in worker.log(), "the loss to be noticed")
+        code = worker.stop()
+        assert (code, "Traceback" in worker.log().partition("Cannot connect")[2]) == (0, False), worker.log()
