@@ -155,10 +155,7 @@ def _created(reply: Reply) -> Created:
 
 
 def _read(reply: Reply, kind: type[Body], *, creating: bool = False) -> Body:
-    try:
-        return read(reply.body, kind)
-    except ValueError as error:
-        raise unreadable(str(error), creating=creating) from None
+    return reply.read(kind, creating=creating)
 
 
 def _meaning(response: ResponseBody, usage: Usage) -> Look:
