@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.backends.assistants import AssistantsBackend
 from worker.backends.base import Backend
 from worker.backends.places import DEFAULT_KEY, Place
 from worker.backends.responses import ResponsesBackend
@@ -37,7 +38,19 @@ def _responses(server: Server) -> Backend:
     )
 
 
-MAKERS: Mapping[str, Callable[[Server], Backend]] = {"responses": _responses}
+def _assistants(server: Server) -> Backend:
+    settings = server.settings
+    return AssistantsBackend(
+        api_key=server.api_key,
+        base_url=server.base_url,
+        requests=server.requests,
+        timeout=settings.request_timeout,
+        prices=server.prices,
+        cancels_foreign=settings.foreign_runs == "cancel",
+    )
+
+
+MAKERS: Mapping[str, Callable[[Server], Backend]] = {"responses": _responses, "assistants": _assistants}
 """A new protocol is one file, one line here and one in worker/backends/places.py."""
 
 
