@@ -252,6 +252,9 @@ def _lacks(root: yaml.Node, name: Any, config: Mapping[str, Any], protocol: str)
         elif key == "truncation" and _form(said) not in can.truncations:
             known = " or ".join(can.truncations)
             yield _Problem(_line(root, loc), f"{_place(loc)}truncation: the backend {protocol!r} takes {known}")
+        elif key == "max_output_tokens" and said < can.least_output:
+            told = f"max_output_tokens: the backend {protocol!r} takes {can.least_output} at least, not {said}"
+            yield _Problem(_line(root, loc), f"{_place(loc)}{told}")
 
 
 def _form(truncation: Any) -> str:

@@ -83,7 +83,9 @@ class Calls:
         for call in calls:
             if call.output is None and call not in outputs:
                 outputs[call] = await self._write_off(call)
-        return [Answer(call.call_id, outputs.get(call) or call.output or "") for call in calls]
+        return [
+            Answer(call.call_id, outputs.get(call) or call.output or "", call.name, call.arguments) for call in calls
+        ]
 
     async def _open(self) -> list[OpenCall]:
         """Return the open calls of the thread, from the ledger unless they are known."""

@@ -47,8 +47,9 @@ class Chain:
         self._sent = 0.0
         # Where the provider does not go on with a step by itself, what a worker has left is gone.
         self._again = not self._can.resumes and (self._lost or claim.provider_id is not None)
-        self._lost = self._lost and self._can.resumes
         self._previous = claim.previous if self._can.holds else None
+        # What waits for outputs is known by its id, and takes them once more without harm.
+        self._lost = self._lost and self._can.resumes and self._previous is None
         self._admitted = pace.parts.limits.resumed(claim)
         self._last_item = claim.intent_after if self._lost else claim.last_item
         self._asked: Sequence[Asked] = ()
@@ -144,6 +145,7 @@ class Chain:
             stream=self._claim.config.get("stream", self._settings.stream == "on"),
             history=await self._kept(conversation),
             previous=self._previous,
+            earlier=await self._answered_before() if self._can.holds and calls.continues else (),
         )
         return step if self._lost else await self._to_create(step, repair=self._last_item is None)
 
@@ -154,6 +156,10 @@ class Chain:
         if self._history is None:
             self._history = await self._parts.store.read(items.of, conversation)
         return self._history
+
+    async def _answered_before(self) -> Sequence[Answer]:
+        """Return what a step that has to go on from one that was held, and is not any more, cannot know of there."""
+        return await self._parts.store.read(ledger.answered, self._claim.run_id)
 
     def _check_steps(self) -> None:
         most = self._claim.config.get("max_steps", self._settings.max_steps)
@@ -335,5 +341,6 @@ class Chain:
         """End what the provider holds open for answers that will not come, or not to it."""
         if self._flight is None and self._previous is not None:
             held = self._fly(Created(self._previous))
+            self._pace.last(self._settings.cancel_timeout)
             await held.stopped()
             self._previous, self._unclear = None, self._unclear or held.unclear

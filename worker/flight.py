@@ -45,7 +45,7 @@ class Flight:
         look_after = None
         while True:
             if self._following is None:
-                await self._pace.pause(watch.pause() if look_after is None else look_after)
+                await self._pace.pause(watch.pause() if look_after is None else self._within(look_after))
             elif told := await self._told(self._following):
                 return told
             look = Pending() if self._only_told() else await watch.look(self._look)
@@ -54,6 +54,10 @@ class Flight:
             look_after = look.look_after
             if overdue := self._overdue(look):
                 return await self._replace(*overdue)
+
+    def _within(self, look_after: float) -> float:
+        """Take the provider's wish as far as ours go: no word of a server keeps a run waiting for ever."""
+        return min(max(look_after, self._settings.poll_min), self._settings.poll_max)
 
     def _only_told(self) -> bool:
         """Tell whether looking tells nothing: the step lives on its connection."""

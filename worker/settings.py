@@ -177,6 +177,11 @@ class Settings(BaseModel):
         alias="RUNWRIGHT_APPROVAL_TIMEOUT",
         description="Seconds that a person has to answer before a call counts as denied, or stays in doubt.",
     )
+    foreign_runs: Literal["wait", "cancel"] = Field(
+        "wait",
+        alias="RUNWRIGHT_FOREIGN_RUNS",
+        description="A run on one of our threads that somebody else has begun (Assistants): wait for it, or cancel it.",
+    )
     max_steps: PositiveInt = Field(
         20, alias="RUNWRIGHT_MAX_STEPS", description="Model steps in one attempt before the run fails."
     )

@@ -105,10 +105,12 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The output of one call, for the model."""
+    """The output of one call, for the model; what was called where the conversation may not tell it."""
 
     call_id: str
     output: str
+    name: str = field(default="", compare=False)
+    arguments: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Step:
     """The conversation so far, where we keep it."""
     previous: str | None = None
     """The provider's id of the step before, where that one is still open for the answers."""
+    earlier: Sequence[Answer] = ()
+    """What steps before were answered, in order, for where such a step has ended and another has to go on from it."""
     on_text: Callable[[str], None] | None = None
     """Is given the text of the answer piece by piece, where the step is followed."""
 

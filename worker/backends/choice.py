@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.backends.assistants import AssistantsBackend
 from worker.backends.base import Backend
 from worker.backends.chat import Chat
 from worker.backends.foreground import ForegroundBackend, Patience
@@ -65,10 +66,23 @@ def _patience(settings: Settings) -> Patience:
     return Patience(settings.queued_timeout, settings.stall_timeout, settings.step_timeout)
 
 
+def _assistants(server: Server) -> Backend:
+    settings = server.settings
+    return AssistantsBackend(
+        api_key=server.api_key,
+        base_url=server.base_url,
+        requests=server.requests,
+        timeout=settings.request_timeout,
+        prices=server.prices,
+        cancels_foreign=settings.foreign_runs == "cancel",
+    )
+
+
 MAKERS: Mapping[str, Callable[[Server], Backend]] = {
     "responses": _responses,
     "responses-stateless": _stateless,
     "chat": _chat,
+    "assistants": _assistants,
 }
 """A new protocol is one file, one line here and one in worker/backends/places.py."""
 

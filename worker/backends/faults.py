@@ -1,6 +1,7 @@
 """What a failed request means for a run: it may pass, it will not, or nobody can tell."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,8 @@ from worker.errors import ProviderError
 # Failures of a whole response that may pass (openai.types.responses.response_error; treated as an open set).
 TRANSIENT_CODES = frozenset({"server_error", "rate_limit_exceeded", "vector_store_timeout"})
 CONVERSATION_GONE = "conversation_gone"
+# As the Responses and the Assistants API say it ("No thread found with id 'thread_…'.").
+_GONE = re.compile(r"conversation|no thread found|^http 404: thread\b", re.IGNORECASE)
 _TRANSIENT_STATUSES = frozenset({408, 409, 429})
 # What the server itself says; every other 5xx may be a gateway's (502, 504, and 520 to 524 of some), and the server
 # behind it may have taken the request (RFC 9110, 15.6.3 and 15.6.5).
@@ -89,7 +92,7 @@ def rejected(
     message = _message(status, headers, told, key)
     if creating and status >= 500 and status not in _OWN_STATUSES:
         return ProviderError(code, message, unknown=True, status=status)
-    if status == 404 and "conversation" in message.lower():
+    if status == 404 and _GONE.search(message):
         return ProviderError(CONVERSATION_GONE, message, status=status)
     may_pass = status in _TRANSIENT_STATUSES or status >= 500
     transient = code == "conversation_locked" or (may_pass and code not in _SPENT)

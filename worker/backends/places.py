@@ -67,6 +67,8 @@ class Capabilities:
     """The server keeps the conversation; else we do."""
     holds: bool = False
     """A step that asks for tools stays open at the server until it has their outputs."""
+    least_output: int = 16
+    """The least `max_output_tokens` that it takes."""
     expires: float | None = None
     """Seconds after which what is held ends by itself."""
 
@@ -100,6 +102,7 @@ PROTOCOLS: Mapping[str, Capabilities] = {
         resumes=True,
         keeps=True,
         holds=True,
+        least_output=256,
         expires=600.0,
     ),
 }

@@ -59,7 +59,7 @@ class ResponsesBackend:
         """Create the thread's conversation; an answer that is lost leaves one behind that nobody uses or pays for."""
         said = [item for message in history for item in message_items(message["content"], message["role"])]
         body = {"metadata": {"thread_id": thread_id[:512]}, **({"items": said[:_ITEMS]} if said else {})}
-        conversation = _read(await self._http.send("POST", "/conversations", encode(body)), Named).id
+        conversation = (await self._http.send("POST", "/conversations", encode(body))).read(Named).id
         for start in range(_ITEMS, len(said), _ITEMS):
             more = {"items": said[start : start + _ITEMS]}
             await self._http.send("POST", f"{_conversation(conversation)}/items", encode(more))
@@ -81,7 +81,7 @@ class ResponsesBackend:
         if stream is None:
             return _created(reply)
         try:
-            ident = _read(reply, BegunEvent, creating=True).response.id
+            ident = reply.read(BegunEvent, creating=True).response.id
         except ProviderError:
             stream.close()
             raise
@@ -103,14 +103,14 @@ class ResponsesBackend:
     async def tail(self, conversation: str) -> Tail:
         """Read the newest hundred items; what is open further back would have kept the conversation from going on."""
         newest = await self._http.send("GET", f"{_conversation(conversation)}/items?order=desc&limit=100")
-        return items.tail(_read(newest, ItemsBody).data)
+        return items.tail(newest.read(ItemsBody).data)
 
     async def _items(self, conversation: str, after: str) -> list[Any]:
         found: list[Any] = []
         while True:
             since = f"&after={quote(after, safe='')}" if after else ""
             path = f"{_conversation(conversation)}/items?order=asc&limit=100{since}"
-            page = _read(await self._http.send("GET", path), ItemsBody)
+            page = (await self._http.send("GET", path)).read(ItemsBody)
             found += page.data
             if not page.has_more or not page.last_id or page.last_id == after:
                 return found
@@ -118,7 +118,7 @@ class ResponsesBackend:
 
     async def look(self, provider_id: str) -> Look:
         """Retrieve the response and say what it means."""
-        response = _read(await self._http.send("GET", _path(provider_id)), ResponseBody)
+        response = (await self._http.send("GET", _path(provider_id))).read(ResponseBody)
         return meaning(response, self._usage(response))
 
     async def cancel(self, provider_id: str) -> None:
@@ -146,15 +146,8 @@ class ResponsesBackend:
 
 
 def _created(reply: Reply) -> Created:
-    ident = _read(reply, Named, creating=True).id
+    ident = reply.read(Named, creating=True).id
     return Created(ident, reply.headers.get("x-request-id"), headers=reply.headers)
-
-
-def _read(reply: Reply, kind: type[Body], *, creating: bool = False) -> Body:
-    try:
-        return read(reply.body, kind)
-    except ValueError as error:
-        raise unreadable(str(error), creating=creating) from None
 
 
 def counted(response: ResponseBody, prices: Prices) -> Usage | None:

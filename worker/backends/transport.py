@@ -18,13 +18,15 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx2
 import openai
+from pydantic import BaseModel
 from yarl import URL
 
-from worker.backends.bodies import clean
-from worker.backends.faults import explain, rejected, stalled
+from worker.backends.bodies import clean, read
+from worker.backends.faults import explain, rejected, stalled, unreadable
 from worker.backends.streams import Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
+Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
 
@@ -35,6 +37,13 @@ class Reply:
 
     headers: Mapping[str, str]
     body: bytes
+
+    def read(self, kind: type[Body], *, creating: bool = False) -> Body:
+        """Return what the body says, checked; raises ProviderError, which `creating` leaves unknown."""
+        try:
+            return read(self.body, kind)
+        except ValueError as error:
+            raise unreadable(str(error), creating=creating) from None
 
 
 class Opening(Protocol):
@@ -57,8 +66,20 @@ class Http:
     Streams have places of their own.
     """
 
-    def __init__(self, *, api_key: str, base_url: str | None, requests: int, timeout: float, streams: int = 0) -> None:
-        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once."""
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str | None,
+        requests: int,
+        timeout: float,
+        streams: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
+
+        `headers` go with each request, beside those of the openai client.
+        """
         if not (api_key.isascii() and api_key.isprintable()):
             raise SettingsError("OPENAI_API_KEY: holds a character that no HTTP header can carry, such as a line break")
         sdk = openai.AsyncOpenAI(api_key=api_key, base_url=base_url)
@@ -73,7 +94,7 @@ class Http:
             connector=aiohttp.TCPConnector(
                 limit=requests + streams, keepalive_timeout=_KEEP_ALIVE, ssl=httpx2.create_ssl_context()
             ),
-            headers=_headers(sdk),
+            headers={**_headers(sdk), **(headers or {})},
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(URL(self._url)),
             # One timer for a whole request, so that a server that trickles its answer meets it too. Connecting has
@@ -81,14 +102,17 @@ class Http:
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout / 2),
         )
 
-    async def send(self, method: str, path: str, content: bytes | None = None, *, creating: bool = False) -> Reply:
+    async def send(
+        self, method: str, path: str, content: bytes | None = None, *, creating: bool = False, inside: bool = False
+    ) -> Reply:
         """Send a request of a path that is quoted, and return the answer; raises ProviderError and nothing else.
 
         `creating` says that the work may have begun where no answer comes. Its caller holds the bound already: it
-        commits its intent inside, directly before the request.
+        commits its intent inside, directly before the request. So does the caller of what is sent `inside`, such as
+        what a create has to know first: to wait for a second place there would be to wait for itself.
         """
-        if creating:
-            return await self._send(method, path, content, creating=True)
+        if creating or inside:
+            return await self._send(method, path, content, creating=creating)
         async with self.bound:
             return await self._send(method, path, content, creating=False)
 

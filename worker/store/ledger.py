@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, exists, false, func, select, update
 
+from worker.backends.base import Answer
 from worker.dbtime import from_now
 from worker.models import Run, ToolCall
 from worker.response import Asked
@@ -82,6 +83,14 @@ def still_open(connection: Connection, thread_id: str) -> list[OpenCall]:
     of_thread = select(*columns).join(Run, Run.id == ToolCall.run_id).where(Run.thread_id == thread_id)
     rows = of_thread.where(ToolCall.closed == false()).order_by(Run.seq, ToolCall.step, ToolCall.position)
     return [OpenCall(*row) for row in connection.execute(rows)]
+
+
+def answered(connection: Connection, run_id: str) -> list[Answer]:
+    """Return the run's calls whose outputs a step has been given for good, in order."""
+    columns = (ToolCall.call_id, ToolCall.output, ToolCall.name, ToolCall.arguments)
+    closed = select(*columns).where(ToolCall.run_id == run_id, ToolCall.closed, ToolCall.output.is_not(None))
+    rows = connection.execute(closed.order_by(ToolCall.step, ToolCall.position))
+    return [Answer(row.call_id, row.output or "", row.name, row.arguments) for row in rows]
 
 
 def began_once(connection: Connection, run_id: str) -> bool:
