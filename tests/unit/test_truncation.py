@@ -102,7 +102,7 @@ WHOLE = [*exchange(0, 0, chat=True), *exchange(1, 0, chat=True), USER]
 
 
 def test_what_the_assistant_says_decides() -> None:
-    """Expected: nothing is cut unless it says so; `auto` needs a window, and leaves room for the answer and the rest."""
+    """Expected: nothing is cut unless it says so; `auto` needs a window, and leaves room for the answer."""
     everything = sum(map(tokens.of, WHOLE))
     assert sent(None, WHOLE) == sent("disabled", WHOLE, context_window=1) == sent("auto", WHOLE) == WHOLE
     assert sent({"last_messages": 2}, WHOLE) == WHOLE[-2:]
@@ -148,7 +148,7 @@ def test_a_function_of_ones_own_chooses() -> None:
 )
 def test_a_function_that_fails_fails_the_run(named: str, told: str) -> None:
     """Expected: one line that names it, and no further attempt."""
-    with pytest.raises(ProviderError, match="^truncation: ") as caught:
+    with pytest.raises(ProviderError, match=r"^truncation: ") as caught:
         sent(named, WHOLE, model="m")
     assert named in caught.value.message
     assert told in caught.value.message
