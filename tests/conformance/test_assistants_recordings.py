@@ -111,7 +111,5 @@ def test_every_recorded_creation_gives_its_id(recorded: list[Exchange]) -> None:
     assistants = of_kind(recorded, "POST", "assistants")
     made = [doing(conversation=one.path.split("/")[2]) for one in runs]
     found = replay(runs, assistants[:1], *[lambda backend, step=step: backend.create(step) for step in made])
-    assert found == [
-        Created(f"{one.path.split('/')[2]}/{json.loads(one.body)['id']}") for one in runs
-    ]
+    assert found == [Created(f"{one.path.split('/')[2]}/{json.loads(one.body)['id']}") for one in runs]
     assert len(runs) > 5
