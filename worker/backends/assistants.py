@@ -144,6 +144,7 @@ class AssistantsBackend:
             if error.transient or error.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
                 raise
             return await self._past(step, previous, error)
+        reply.read(Made)  # what is no answer of the server's has not given them to the run
         return Created(previous, reply.headers.get("x-request-id"), headers=reply.headers)
 
     async def _past(self, step: Step, previous: str, refusal: ProviderError) -> Created:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tools.registry import Tool
 from worker.backends.base import Answer, Step
+from worker.backends.bodies import clean
 from worker.errors import ProviderError
 
 Body = dict[str, Any]
@@ -83,7 +84,7 @@ def told(step: Step) -> Body:
         {"function": one.name, "arguments": one.arguments, "output": one.output}
         for one in (*step.earlier, *step.answers)
     ]
-    text = f"{_TOLD}\n\n{json.dumps(calls, ensure_ascii=False)}"
+    text = f"{_TOLD}\n\n{json.dumps(clean(calls), ensure_ascii=False)}"
     return {"role": "user", "content": [{"type": "text", "text": text}], "metadata": identity(step)}
 
 
