@@ -272,9 +272,9 @@ class Engine:
             if turn % 5 == 0:
                 self._parts.events.emit("worker.tended")
                 await self._release_strays()
-            if not (self._lease.settled() and await self._parts.store.read(leases.any_dead)):
+            if not (self._lease.valid() and await self._parts.store.read(leases.any_dead)):
                 continue
-            if count := await self._parts.store.write(leases.reap, self._lease.settled):
+            if count := await self._parts.store.write(leases.reap, self._lease.settled, self._settings.lease):
                 self._parts.events.emit("worker.reaped", runs=count)
                 self._due.set()
 

@@ -1,14 +1,15 @@
 """What a run has reached: intent, provider id and ledger, from which any worker can go on after a crash."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from tests.conformance.ground import COMPLETE, PLACE, Ground
 from worker import locks
 from worker.backends.base import Opened
+from worker.dbtime import from_now
 from worker.lifecycle import Event, InvalidMove, Status
-from worker.models import Attempt, Run, ToolCall
+from worker.models import Attempt, Run, ToolCall, Worker
 from worker.response import Asked, Usage
 from worker.store import asking, held, leases, ledger, progress, reading, settling
 from worker.store.claiming import Claim
@@ -245,6 +246,20 @@ def test_the_dead_are_left_alone_where_all_may_only_be_late(ground: Ground, clai
     assert ground.row(claim.run_id).owner == "w1"
     assert ground.write(leases.reap, lambda: True) == 1
     assert ground.row(claim.run_id).owner is None
+
+
+@pytest.mark.parametrize(
+    ("ago", "reaped"), [(8.0, 0), (4.0, 1), (2.0, 0)], ids=["before it tried", "while it tried", "too short ago"]
+)
+def test_who_did_not_renew_while_another_could_start_is_dead(
+    ground: Ground, claim: Claim, ago: float, reaped: int
+) -> None:
+    """Expected: of a lease of ten seconds that ended a second ago, a start within the time of its tries tells."""
+    ground.end_lease("w1")
+    ground.boot("w2")
+    ground.write(lambda connection: connection.execute(update(Worker).values(started_at=from_now(-ago))))
+    assert ground.write(leases.reap, lambda: False, 10.0) == reaped
+    assert (ground.row(claim.run_id).owner is None) == bool(reaped)
 
 
 def test_a_worker_registers_twice_as_well_as_once(ground: Ground, claim: Claim) -> None:

@@ -1,6 +1,7 @@
 """The lease of a worker: one row that keeps all its runs, by the database's clock; and what to do when it ends."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
@@ -59,18 +60,32 @@ def any_dead(connection: Connection) -> bool:
     return connection.execute(select(Worker.id).where(Worker.lease_until <= from_now()).limit(1)).first() is not None
 
 
-def reap(connection: Connection, settled: Callable[[], bool] = lambda: True) -> int:
+def reap(connection: Connection, settled: Callable[[], bool] = lambda: True, lease: float = 0.0) -> int:
     """Make the runs of workers whose lease ran out due; returns how many.
 
-    `settled` is asked once the dead are known: this may have waited for the database while every lease ran out.
+    `settled` is asked once the dead are known: this may have waited for the database while every lease ran out. Who is
+    not settled takes those workers alone that did not renew their lease while another one could enter its row.
     """
-    dead = select(Worker.id).where(Worker.lease_until <= from_now()).with_for_update(skip_locked=True)
-    workers = list(connection.execute(dead).scalars())
-    if not workers or not settled():
+    dead = select(Worker.id, Worker.lease_until).where(Worker.lease_until <= from_now())
+    rows = connection.execute(dead.with_for_update(skip_locked=True)).all()
+    if rows and not settled():
+        starts = connection.execute(select(Worker.started_at)).scalars().all()
+        rows = [row for row in rows if _failed_alone(row.lease_until, starts, lease)]
+    workers = [row.id for row in rows]
+    if not workers:
         return 0
     count = sum(_let_go(connection, "reaped", worker) for worker in workers)
     connection.execute(delete(Worker).where(Worker.id.in_(workers)))
     return count
+
+
+def _failed_alone(lease_until: datetime, starts: Iterable[datetime], lease: float) -> bool:
+    """Tell whether the database was there while a worker tried to renew its lease, once in a second, and did not.
+
+    It begins to try when a third of its lease is over, and has a moment more than from one try to the next.
+    """
+    first, last = (lease_until - timedelta(seconds=seconds) for seconds in (lease * 2 / 3 - 1, 1.5))
+    return any(first < start < last for start in starts)
 
 
 def cancels(connection: Connection, worker: str) -> list[str]:
