@@ -77,7 +77,7 @@ async def foreground(
         await backend.close()
 
 
-def ask(dialect: str, script: Script, call: Callable[[ForegroundBackend], Awaitable[T]], **limits: float) -> T:
+def ask(dialect: str, script: Script, call: Callable[[ForegroundBackend], Awaitable[T]], **limits: Any) -> T:
     """Return what one call of a backend gives with such a server."""
 
     async def story() -> T:
