@@ -42,12 +42,14 @@ class Silent:
 
     def __init__(self, end: Ended, speaks: asyncio.Event) -> None:
         self.closed = 0
+        self.patience: list[float] = []
         self.followed = asyncio.Event()
         self.speaks = speaks
         self._end = end
 
     async def ended(self, seconds: float) -> Ended | None:
         self.followed.set()
+        self.patience.append(seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self.speaks.wait()
@@ -106,7 +108,7 @@ def test_the_time_limit_ends_a_create_that_takes_long(ground: Ground) -> None:
     """Expected: expired, not waited for."""
     run, provider = ground.submit(timeout=0.2), Foreground(ANSWER, slow=True)
     asyncio.run(drive(Held(ground.take()), parts(ground, provider)))
-    assert (ground.status(run), provider.left) == (Status.EXPIRED, True)
+    assert (ground.status(run), provider.left) == (Status.EXPIRED, provider.asked.is_set())
 
 
 @pytest.mark.parametrize("slow", [True, False])
@@ -144,6 +146,23 @@ def test_the_limit_of_a_step_is_kept_without_looks(ground: Ground) -> None:
     asyncio.run(asyncio.wait_for(drive(Held(ground.take()), bench), 10))
     assert (ground.status(run), ground.row(run).error_code) == (Status.FAILED, "step_timeout")
     assert provider.lines[0].closed == 1
+
+
+def test_the_limit_of_a_step_counts_from_its_request(ground: Ground) -> None:
+    """Expected: what the first event took is taken off."""
+    run, provider = ground.submit(max_attempts=1), Foreground(ANSWER, slow=True)
+    line = provider.lines[0]
+    line.speaks = asyncio.Event()
+
+    async def story() -> None:
+        bench = parts(ground, provider, step_timeout=0.5, poll_max=600)
+        driving = asyncio.create_task(drive(Held(ground.take()), bench))
+        await asyncio.wait_for(provider.asked.wait(), 10)
+        asyncio.get_running_loop().call_later(0.3, provider.speaks.set)
+        await driving
+
+    asyncio.run(story())
+    assert (ground.row(run).error_code, line.patience[0] < 0.3) == ("step_timeout", True)
 
 
 def test_a_step_that_a_worker_has_left_is_asked_for_again(ground: Ground) -> None:
