@@ -109,7 +109,9 @@ class Settings(BaseModel):
         "off", alias="RUNWRIGHT_STREAM", description="Follow steps on streams, unless their assistant says otherwise."
     )
     stream_limit: NonNegativeInt = Field(
-        256, alias="RUNWRIGHT_STREAM_LIMIT", description="Streams open at once in one worker; further steps are polled."
+        256,
+        alias="RUNWRIGHT_STREAM_LIMIT",
+        description="Streams open at once in one worker; further steps are polled, those of foreground backends wait.",
     )
     request_timeout: PositiveFloat = Field(
         60.0, alias="RUNWRIGHT_REQUEST_TIMEOUT", description="Seconds that one request to the provider may take."

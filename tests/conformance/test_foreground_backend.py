@@ -9,9 +9,9 @@ import pytest
 
 from tests.conformance.test_responses_backend import LOST, PAGE, hang, limit
 from tests.foreground import DIALECTS, HEAD, ID, ask, begun, carry, foreground, hello, piece, queued, taken
-from tests.scripted import KEY, Request, Script, answer, saying, scripted, transience
+from tests.scripted import KEY, Request, Script, answer, saying, scripted, step, transience
 from worker.backends.base import Done, Failed, Opened, Tail
-from worker.backends.foreground import ForegroundBackend
+from worker.backends.foreground import ForegroundBackend, Patience
 from worker.errors import ProviderError
 
 pytestmark = pytest.mark.parametrize("dialect", DIALECTS)
@@ -132,6 +132,15 @@ def test_a_queue_has_its_own_limit(dialect: str) -> None:
 
     for script in (then_silence(queued(dialect)), hang):
         assert ask(dialect, script, story, stall=60.0, queue=0.3) == ("stalled", True)
+
+
+def test_the_limit_of_a_step_holds_for_its_queue(dialect: str) -> None:
+    """Expected: an assistant's step_timeout, else the setting's, where that is shorter than the queue may be."""
+    limited = step({"step_timeout": 0.2})
+    assert (Patience(600, 30).first(step()), Patience(600, 30, 60).first(step())) == (600, 60)
+    assert Patience(600, 30, 60).first(limited) == Patience(600, 30).first(limited) == 0.2
+    with pytest.raises(ProviderError, match=r"^stalled: "):
+        ask(dialect, hang, lambda backend: taken(backend, limited), queue=60.0)
 
 
 @pytest.mark.parametrize("name", sorted(set(LOST) - {"error with 200"} - {name for name in LOST if name[:3] == "id "}))

@@ -78,9 +78,12 @@ def test_the_next_run_sees_what_was_said(stack: Stack, worker: CeleryWorker, pro
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_stream_that_breaks_is_asked_for_again(stack: Stack, worker: CeleryWorker, protocol: str) -> None:
+@pytest.mark.parametrize("events", [0, 2])
+def test_a_stream_that_breaks_is_asked_for_again(
+    stack: Stack, worker: CeleryWorker, protocol: str, events: int
+) -> None:
     """Expected: the run completes in its second attempt, and what broke has left nothing in the conversation."""
-    view = runs.submit(assistant=protocol, input="[[cut 2]][[say whole]]", thread=f"broken {protocol}").wait(30)
+    view = runs.submit(assistant=protocol, input=f"[[cut {events}]][[say whole]]").wait(30)
     assert (view.status, view.output_text, view.attempts) == (Status.COMPLETED, "whole", 2)
     newest = kept()
     assert [item["role"] for item in newest[:2]] == ["assistant", "user"]

@@ -169,6 +169,15 @@ def test_calls_as_other_servers_send_them(parts: list[Any], together: bool, fini
     assert needed(*sent, chunk({}, finish)) == [("call_a", "f", '{"x": 1}'), ("call_b", "g", "{}")]
 
 
+@pytest.mark.parametrize("index", [None, 0])
+def test_calls_that_only_one_thing_tells_apart(index: int | None) -> None:
+    """Expected: two, by their ids where the first has no arguments, and by whole arguments where there are no ids."""
+    by_id = needed(calls(call(index, "call_a", "f", "")), calls(call(index, "call_b", "g", "")))
+    assert by_id == [("call_a", "f", "{}"), ("call_b", "g", "{}")]
+    whole = needed(calls(call(index, None, "f", "{}")), calls(call(index, None, "f", '{"x": 1}')))
+    assert [arguments for _, _, arguments in whole] == ["{}", '{"x": 1}']
+
+
 @pytest.mark.parametrize("ident", [None, "", "call_old", "a b", "x" * 201])
 def test_an_id_that_tells_nothing_is_replaced(ident: str | None) -> None:
     """Expected: calls that cannot be told apart, or are called as an earlier one, get ids of ours, each its own."""
