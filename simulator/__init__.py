@@ -70,7 +70,7 @@ items_lock, items_on_failure, cancel_completes. `stateless` makes it a server th
 no conversations. An incomplete response always leaves its items in the conversation.
 
 A thread's run is a chain of what directives call responses: its create is a create, and so is each submit of outputs.
-`cancelling_seconds`, `expire_seconds` and `poll_after_ms` are settings of such runs. What hangs or is stuck expires. The
+Settings of such runs are cancelling_seconds, expire_seconds and poll_after_ms. What hangs or is stuck expires. The
 limits on requests and tokens refuse no run: it fails with rate_limit_exceeded.
 
 Every response, stored completion and run says metadata {"simulated": "true"}, unless the client's own 16 pairs leave no

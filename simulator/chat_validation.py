@@ -3,7 +3,16 @@
 from typing import Any
 
 from simulator.errors import ApiError, invalid, missing
-from simulator.validation import check_bounds, check_kind, check_metadata, check_nested_tools, is_known, listed
+from simulator.validation import (
+    check_bounds,
+    check_format,
+    check_kind,
+    check_metadata,
+    check_nested_choice,
+    check_nested_tools,
+    is_known,
+    listed,
+)
 from simulator.wire import JsonObject
 
 # The parameters of POST /chat/completions as the SDK (3.54) sends them, with the kind of value each takes.
@@ -53,7 +62,6 @@ _BOUNDS = {
     "max_tokens": (1, 1_000_000),
 }
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
-_FORMATS = ("json_object", "json_schema", "text")
 
 
 def check_chat(body: JsonObject, *, any_model: bool) -> None:
@@ -69,7 +77,8 @@ def check_chat(body: JsonObject, *, any_model: bool) -> None:
         check_bounds(name, body.get(name), low, high)
     _check_together(body)
     _check_tools(body)
-    _check_format(body.get("response_format"))
+    check_nested_choice(body.get("tool_choice"))
+    check_format(body.get("response_format"))
     _check_messages(body.get("messages"))
 
 
@@ -104,14 +113,6 @@ def _check_tools(body: JsonObject) -> None:
             raise ApiError(400, message, param=name, name="without_tools")
 
 
-def _check_format(given: JsonObject | None) -> None:
-    kind = None if given is None else given.get("type")
-    if given is not None and kind not in _FORMATS:
-        raise invalid("response_format.type", f"Invalid value: '{kind}'. Supported values are: {listed(_FORMATS)}.")
-    if kind == "json_schema" and not ((given or {}).get("json_schema") or {}).get("name"):
-        raise missing("response_format.json_schema.name")
-
-
 def _check_messages(messages: list[Any] | None) -> None:
     if messages is None:
         raise missing("messages")
@@ -134,6 +135,8 @@ def _check_content(message: JsonObject, at: int) -> None:
     if content is None and not message.get("tool_calls"):
         text = "Invalid value for 'content': expected a string, got null."
         raise ApiError(400, text, param=f"messages.[{at}].content", name="no_content")
+    if content is not None:
+        check_kind(f"messages[{at}].content", content, ((str, list), "one of a string or array of objects"))
     for part_at, part in enumerate(content if isinstance(content, list) else []):
         if not isinstance(part, dict) or "type" not in part:
             raise missing(f"messages[{at}].content[{part_at}].type")
@@ -159,8 +162,8 @@ def _check_calls(messages: list[JsonObject], at: int) -> None:
     """Refuse calls that are malformed, or without a tool message for each directly behind them."""
     calls = messages[at]["tool_calls"]
     for call_at, call in enumerate(calls):
-        for name in ("id", "function"):
-            if not isinstance(call, dict) or not call.get(name):
+        for name, kind in (("id", str), ("function", dict)):
+            if not isinstance(call, dict) or not isinstance(call.get(name), kind):
                 raise missing(f"messages[{at}].tool_calls[{call_at}].{name}")
         for name in ("name", "arguments"):
             if not isinstance(call["function"].get(name), str):

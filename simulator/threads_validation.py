@@ -3,7 +3,16 @@
 from typing import Any
 
 from simulator.errors import ApiError, invalid, missing
-from simulator.validation import check_bounds, check_kind, check_metadata, check_nested_tools, is_known, listed
+from simulator.validation import (
+    check_bounds,
+    check_format,
+    check_kind,
+    check_metadata,
+    check_nested_choice,
+    check_nested_tools,
+    is_known,
+    listed,
+)
 from simulator.wire import JsonObject
 
 NO_BETA = (
@@ -97,6 +106,11 @@ def check(body: JsonObject, kinds: dict[str, Any], needed: tuple[str, ...] = ())
             raise missing(name)
     check_metadata(body.get("metadata"))
     check_nested_tools(body.get("tools") or [])
+    check_nested_choice(body.get("tool_choice"))
+    check_format(body.get("response_format"))
+    last = (body.get("truncation_strategy") or {}).get("last_messages")
+    if last is not None:
+        check_kind("truncation_strategy.last_messages", last, _COUNT)
     for name, (low, high) in _BOUNDS.items():
         check_bounds(name, body.get(name), low, high)
     for name in ("max_prompt_tokens", "max_completion_tokens"):
@@ -128,3 +142,5 @@ def check_outputs(outputs: list[Any]) -> None:
     for at, output in enumerate(outputs):
         if not isinstance(output, dict) or not isinstance(output.get("tool_call_id"), str):
             raise missing(f"tool_outputs[{at}].tool_call_id")
+        if output.get("output") is not None:
+            check_kind(f"tool_outputs[{at}].output", output["output"], _TEXT)

@@ -51,6 +51,7 @@ _NEEDED = {
 }
 _ROLES = ("assistant", "system", "developer", "user")
 _PARTS = ("input_text", "input_image", "input_file", "output_text", "refusal")
+_FORMATS = ("json_object", "json_schema", "text")
 _FAMILIES = ("gpt-", "o1", "o3", "o4")
 
 
@@ -166,8 +167,31 @@ def check_nested_tools(tools: list[Any]) -> None:
     for at, tool in enumerate(tools):
         if not isinstance(tool, dict) or "type" not in tool:
             raise missing(f"tools[{at}].type")
-        if tool["type"] == "function" and not (tool.get("function") or {}).get("name"):
-            raise missing(f"tools[{at}].function.name")
+        _check_function(tool, f"tools[{at}]")
+
+
+def _check_function(given: JsonObject, where: str) -> None:
+    function = given.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if given.get("type") == "function" and not (isinstance(name, str) and name):
+        raise missing(f"{where}.function.name")
+
+
+def check_nested_choice(choice: Any) -> None:
+    """Refuse a tool choice of the older protocols that names no function."""
+    if isinstance(choice, dict):
+        _check_function(choice, "tool_choice")
+
+
+def check_format(given: Any) -> None:
+    """Refuse a response format that is no known one, or a schema without its name; a word is one of Assistants'."""
+    if not isinstance(given, dict):
+        return
+    kind, schema = given.get("type"), given.get("json_schema")
+    if kind not in _FORMATS:
+        raise invalid("response_format.type", f"Invalid value: '{kind}'. Supported values are: {listed(_FORMATS)}.")
+    if kind == "json_schema" and not (isinstance(schema, dict) and schema.get("name")):
+        raise missing("response_format.json_schema.name")
 
 
 def _check_state(body: JsonObject) -> None:
