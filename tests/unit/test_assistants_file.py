@@ -150,6 +150,10 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
             "assistants.yaml:4: assistant 'a': truncation: the backend 'responses' takes auto or disabled",
         ),
         (
+            "assistants:\n  a:\n    model: m\n    backend: assistants\n    max_output_tokens: 255",
+            "assistants.yaml:5: assistant 'a': max_output_tokens: the backend 'assistants' takes 256 at least, not 255",
+        ),
+        (
             "assistants:\n  a:\n    model: m\n    backend: assistants\n    service_tier: flex",
             (
                 "assistants.yaml:5: assistant 'a': the backend 'assistants' has no 'service_tier'; it has: "
