@@ -15,6 +15,7 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.flight import Flight
 from worker.limits.gates import Admission
+from worker.live import is_published
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -215,7 +216,7 @@ class Chain:
             self._admitted = admitted
             admitted.goes_out()
             try:
-                created = await self._backend.create(step)
+                created = await self._backend.create(self._heard(step))
             except ProviderError as error:
                 reach("outside.create.after")
                 admitted.failed(error)
@@ -227,6 +228,19 @@ class Chain:
         finally:
             if not keeps_slot:
                 slot.release()
+
+    def _heard(self, step: Step) -> Step:
+        """Let everyone who watches the run hear the step, from its beginning: what was created before is void."""
+        if not (step.stream and is_published(self._claim, self._settings)):
+            return step
+        said = 0
+
+        def say(text: str) -> None:
+            nonlocal said
+            self._pace.emit("run.text", step=step.number, offset=said, text=text)
+            said += len(text)
+
+        return replace(step, on_text=say)
 
     async def _refused(self, error: ProviderError) -> Failed | None:
         """Say what comes of a create that failed: None where its answer was lost; raises where nothing was created."""

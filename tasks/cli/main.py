@@ -22,6 +22,10 @@ COMMANDS = {
     "demo": Listed("local", "Run the main job over samples/: submit a batch, watch it, show what came out."),
     "submit": Listed("run_commands", "Ask an assistant once."),
     "show": Listed("run_commands", "Show one run with its answer, tool calls and cost."),
+    "watch": Listed(
+        "watch_commands",
+        "Show what happens to a run, and what the model says as it says it; exit code 1 unless it completes.",
+    ),
     "list": Listed("run_commands", "List the newest runs, newest first."),
     "cancel": Listed(
         "change_commands",

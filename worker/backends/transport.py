@@ -21,7 +21,7 @@ from yarl import URL
 
 from worker.backends.bodies import clean
 from worker.backends.faults import explain, rejected
-from worker.backends.streams import Meaning, Stream
+from worker.backends.streams import Hear, Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
@@ -93,23 +93,27 @@ class Http:
         """Whether there is a place for one more stream, which is to be taken before anything is awaited."""
         return not self._places.locked()
 
-    async def stream(self, path: str, content: bytes, meaning: Meaning) -> tuple[Reply, Stream | None]:
+    async def stream(
+        self, path: str, content: bytes, meaning: Meaning, hear: Hear | None = None
+    ) -> tuple[Reply, Stream | None]:
         """Send a POST that creates, and return the first event of its stream as the answer, with the stream.
 
-        A server that answers in one piece leaves nothing to follow.
+        What is given to `hear` is the text of the answer. A server that answers in one piece leaves nothing to follow.
         """
         with ExitStack() as ends:
             await self._places.acquire()
             ends.callback(self._places.release)
             try:
                 async with asyncio.timeout(self._timeout):
-                    return await self._begin(path, content, meaning, ends)
+                    return await self._begin(path, content, ends, meaning, hear)
             except ProviderError:
                 raise
             except Exception as error:  # noqa: BLE001 - as in _send
                 raise explain(error, creating=True) from None
 
-    async def _begin(self, path: str, content: bytes, meaning: Meaning, ends: ExitStack) -> tuple[Reply, Stream | None]:
+    async def _begin(
+        self, path: str, content: bytes, ends: ExitStack, meaning: Meaning, hear: Hear | None
+    ) -> tuple[Reply, Stream | None]:
         # As long as it takes, but not without a word: one that stalls ends with an error of its read.
         endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2, sock_read=self._timeout)
         url = URL(self._url + path, encoded=True)
@@ -120,7 +124,7 @@ class Http:
             raise rejected(response.status, response.headers, body, key=self._key, creating=True)
         if response.content_type != "text/event-stream":
             return Reply(response.headers, await response.read()), None
-        stream = Stream(response.content, meaning)
+        stream = Stream(response.content, meaning, hear)
         first = await stream.begun(self._key)
         stream.ends = ends.pop_all()
         return Reply(response.headers, first), stream
