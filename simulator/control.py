@@ -59,6 +59,7 @@ async def settings(request: Request) -> JSONResponse:
 
 
 async def reset(request: Request) -> JSONResponse:
-    """Forget every conversation, response and count."""
+    """Forget every conversation, response, thread and count."""
     request.app.state.provider.reset()
+    request.app.state.threads.reset()
     return JSONResponse({"reset": True})

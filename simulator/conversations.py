@@ -1,6 +1,7 @@
 """The items of one conversation, in order."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from simulator.errors import ApiError, item_not_found
@@ -58,14 +59,14 @@ class Page:
             raise ApiError(400, message, code="invalid_value", param="order")
         return cls(int(limit), order, query.get("after"))
 
-    def cut(self, items: list[JsonObject]) -> JsonObject:
+    def cut(self, items: list[JsonObject], missing: Callable[[str], ApiError] = item_not_found) -> JsonObject:
         """Return this page of the items, which are given oldest first; ApiError where `after` is none of them."""
         ordered = items if self.order == "asc" else items[::-1]
         start = 0
         if self.after is not None:
             ids = [item["id"] for item in ordered]
             if self.after not in ids:
-                raise item_not_found(self.after)
+                raise missing(self.after)
             start = ids.index(self.after) + 1
         shown = ordered[start : start + self.limit]
         return item_list(shown, start + self.limit < len(ordered))

@@ -24,8 +24,9 @@ def _setting(default: Any, note: str, one_of: tuple[str, ...] = ()) -> Any:
 class FaultSettings:
     """What can be set by flag, SIMULATOR_* variable, or POST /_simulator/settings.
 
-    `*_share` is a number from 0 to 1, an integer a count, every other number is in seconds. Creates and polls are POST
-    /responses and GET /responses/{id}, streamed or not.
+    `*_share` is a number from 0 to 1, an integer a count, every other number is in seconds. Creates are POST
+    /responses, /chat/completions, a thread's runs and their outputs, streamed or not; polls are GET /responses/{id} and
+    that of a thread's run.
     """
 
     latency: str = _setting("0.2:1.5", "seconds a response takes: MIN:MAX, SECONDS or lognormal:MEDIAN:SIGMA")
@@ -55,7 +56,11 @@ class FaultSettings:
     items_on_failure: str = _setting(
         "none", "what a failed or cancelled response leaves in its conversation", ("none", "input", "all")
     )
-    cancel_completes: bool = _setting(False, "a cancel is answered, and the response goes on to its end")
+    cancel_completes: bool = _setting(False, "a cancel is answered, and what it was for goes on to its end")
+    cancelling_seconds: float = _setting(0.2, "seconds that a thread's run is cancelling before it is cancelled")
+    expire_seconds: float = _setting(600.0, "seconds after which a thread's run that has not ended expires")
+    poll_after_ms: int = _setting(1000, "openai-poll-after-ms of a thread's run that has not ended; 0: none")
+    stateless: bool = _setting(False, "a server that keeps nothing, as Ollama: foreground only, no conversations")
     outage: str = _setting("off", "how every request to the API ends", ("off", "drop", "503", "hang"))
 
     def __post_init__(self) -> None:
@@ -64,7 +69,7 @@ class FaultSettings:
             value, one_of = getattr(self, field.name), field.metadata["one_of"]
             if field.name.endswith("_share") and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{field.name}: a share is a number from 0 to 1, not {value}")
-            if field.name.startswith("stream_") and value < 0:
+            if field.name.startswith(("stream_", "poll_")) and value < 0:
                 raise ValueError(f"{field.name} is a count, not {value}")
             if field.name.endswith("_per_minute") and value < 0:
                 raise ValueError(f"{field.name} is a number from 0, not {value}")

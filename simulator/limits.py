@@ -1,7 +1,7 @@
 """The provider's rate limits: for each key and model a bucket of requests and one of tokens, refilled all the time.
 
-Form of headers and message: OpenAI's guide on rate limits. A request counts as the larger of max_output_tokens and a
-quarter of its characters; requests that fail count too, and so do those that are refused.
+Form of headers and message: OpenAI's guide on rate limits. A request counts as the larger of its limit of output
+tokens and a quarter of its characters; requests that fail count too, and so do those that are refused.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ from typing import Any
 from simulator.errors import over_limit
 from simulator.faults import FaultSettings
 from simulator.wire import JsonObject, tokens
+
+_MOST = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
 @dataclasses.dataclass(slots=True)
@@ -81,8 +83,8 @@ class Limits:
 
 def counted(body: JsonObject) -> int:
     """Return what a request counts for before it has run."""
-    most = body.get("max_output_tokens")
-    text = "".join(_texts([body.get("instructions"), body.get("input")]))
+    most = next((body[name] for name in _MOST if body.get(name)), None)
+    text = "".join(_texts([body.get(name) for name in ("instructions", "input", "messages")]))
     return max(most if isinstance(most, int) else 0, tokens(text))
 
 

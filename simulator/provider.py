@@ -61,7 +61,9 @@ class Provider:
 
     def asked(self, request: JsonObject) -> Asking:
         """Return what a create asks for, with nothing done yet; ApiError where it is refused."""
-        validation.check_create(request)
+        if self.faults.settings.stateless:
+            request = validation.stateless(request)
+        validation.check_create(request, any_model=self.faults.settings.stateless)
         conversation = self._free_conversation(request)
         history = self._history(request, conversation)
         inputs = self._inputs(request.get("input"), conversation)
@@ -70,21 +72,24 @@ class Provider:
         return Asking(request, conversation, history, inputs, reply_to(Prompt.of(request, history + inputs, attempt)))
 
     def accept(self, asking: Asking) -> Response:
-        """Begin the response."""
-        request, now = asking.request, self.clock()
-        read = (request.get("instructions") or "") + "".join(map(item_text, asking.history + asking.inputs))
-        reply, starts, ends = self._course(asking, now)
-        outcome = outcome_of(reply, request, read)
-        response = Response(
-            new_id("resp"), self._slim(request), asking.history, asking.inputs, outcome, now, starts, ends
-        )
-        self.counters.began(response.id, asking.metadata, conversation_id(request), now, ends)
-        self.counters.answered(response, now)
+        """Begin the response, and keep it."""
+        request, response = asking.request, self.begin(asking)
+        self.counters.began(response.id, asking.metadata, conversation_id(request), response.created, response.ends)
+        self.counters.answered(response, response.created)
         if asking.conversation is not None:
             asking.conversation.active.append(response)
         if request.get("store") is not False or request.get("background"):
             self.responses[response.id] = response
         return response
+
+    def begin(self, asking: Asking) -> Response:
+        """Let the model begin; nobody but the caller knows of the response."""
+        request, now = asking.request, self.clock()
+        read = (request.get("instructions") or "") + "".join(map(item_text, asking.history + asking.inputs))
+        reply, starts, ends = self._course(asking, now)
+        outcome = outcome_of(reply, request, read)
+        inputs = asking.inputs
+        return Response(new_id("resp"), self._slim(request), asking.history, inputs, outcome, now, starts, ends)
 
     def _slim(self, request: JsonObject) -> JsonObject:
         """Return the request with one copy of equal tools and instructions: they are most of a response's memory."""

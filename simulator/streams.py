@@ -10,7 +10,9 @@ from simulator.provider import Provider
 from simulator.responses import Response
 from simulator.wire import JsonObject
 
-_CREATED, _STARTED, _ENDED = -1.0, 0.0, 1.0
+Told = Iterator[tuple[float, bytes]]
+"""Events as bytes, each with its place: -1 the creation, 0 the start, 1 the end of the response."""
+CREATED, STARTED, ENDED = -1.0, 0.0, 1.0
 _LOOK = 1.0  # seconds between looks whether the response was cancelled meanwhile
 _PADDED = 16
 
@@ -26,15 +28,15 @@ def events(response: Response, deltas: int) -> Iterator[tuple[float, JsonObject]
 
 def _walk(response: Response, deltas: int) -> Iterator[tuple[float, JsonObject]]:
     background = bool(response.request.get("background"))
-    yield _CREATED, _told("created", response, "queued" if background else "in_progress")
+    yield CREATED, _told("created", response, "queued" if background else "in_progress")
     if background:
-        yield _CREATED, _told("queued", response, "queued")
-    yield _STARTED, _told("in_progress", response, "in_progress")
+        yield CREATED, _told("queued", response, "queued")
+    yield STARTED, _told("in_progress", response, "in_progress")
     pads = (response.request.get("stream_options") or {}).get("include_obfuscation") is not False
     written = [e for at, item in enumerate(response.outcome.output) for e in _item(item, at, deltas, pads)]
     for number, event in enumerate(written, 1):
         yield number / (len(written) + 1), event
-    yield _ENDED, _told(response.outcome.status, response, response.outcome.status)
+    yield ENDED, _told(response.outcome.status, response, response.outcome.status)
 
 
 def _told(name: str, response: Response, status: str) -> JsonObject:
@@ -53,8 +55,8 @@ def _item(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonOb
 
 def _arguments(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonObject]:
     where = {"item_id": item["id"], "output_index": at}
-    for piece in _pieces(item["arguments"], deltas):
-        yield {"type": "response.function_call_arguments.delta", **where, "delta": piece, **_pad(piece, pads)}
+    for piece in pieces(item["arguments"], deltas):
+        yield {"type": "response.function_call_arguments.delta", **where, "delta": piece, **pad(piece, pads)}
     told = {"name": item["name"], "arguments": item["arguments"]}
     yield {"type": "response.function_call_arguments.done", **where, **told}
 
@@ -63,45 +65,50 @@ def _text(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonOb
     (part,) = item["content"]
     where = {"item_id": item["id"], "output_index": at, "content_index": 0}
     yield {"type": "response.content_part.added", **where, "part": {**part, "text": ""}}
-    for piece in _pieces(part["text"], deltas):
-        yield {"type": "response.output_text.delta", **where, "delta": piece, "logprobs": [], **_pad(piece, pads)}
+    for piece in pieces(part["text"], deltas):
+        yield {"type": "response.output_text.delta", **where, "delta": piece, "logprobs": [], **pad(piece, pads)}
     yield {"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []}
     yield {"type": "response.content_part.done", **where, "part": part}
 
 
-def _pieces(text: str, count: int) -> Iterator[str]:
+def pieces(text: str, count: int) -> Iterator[str]:
+    """Cut a text into so many pieces at most; into none where the count is 0."""
     size = max(1, -(-len(text) // count)) if count else 0
     return (text[at : at + size] for at in range(0, len(text) if count else 0, size or 1))
 
 
-def _pad(piece: str, pads: bool) -> JsonObject:
+def pad(piece: str, pads: bool) -> JsonObject:
     """Pad a delta, as OpenAI does so that its size on the wire does not tell the text."""
     return {"obfuscation": secrets.token_urlsafe(_PADDED)[len(piece) % _PADDED :]} if pads else {}
 
 
+def told(response: Response, deltas: int, after: int = -1) -> Told:
+    """Yield the events behind the number `after` as they go over the wire, with their places."""
+    for place, event in events(response, deltas):
+        if event["sequence_number"] > after:
+            yield place, f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+
+
 async def sent(
-    provider: Provider, response: Response, after: int, trouble: Trouble | None, cut: Callable[[], None]
+    provider: Provider, response: Response, written: Told, trouble: Trouble | None, cut: Callable[[], None]
 ) -> AsyncIterator[bytes]:
-    """Send the events behind the number `after` as they come due; a cancel ends the stream, for no event says it.
+    """Send events as they come due; a cancel ends the stream, for no event says it.
 
     A trouble, `cut` or `stall`, befalls the stream when so many events are sent. Who leaves the stream of a foreground
     response stops it.
     """
-    counters, count = provider.counters, 0
+    counters = provider.counters
     counters.streams += 1
     counters.streams_open += 1
     try:
-        for place, event in events(response, provider.faults.settings.stream_deltas):
-            if event["sequence_number"] <= after:
-                continue
+        for count, (place, event) in enumerate(written):
             if trouble is not None and count >= trouble.seconds:
                 counters.dropped[f"stream {trouble.kind}"] += 1
                 await _befall(trouble, cut)
             await _until(provider, response, place)
             if response.cancelled:
                 return
-            count += 1
-            yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+            yield event
     finally:
         counters.streams_open -= 1
         if not response.request.get("background"):
@@ -117,8 +124,8 @@ async def _until(provider: Provider, response: Response, place: float) -> None:
 
 
 def _due(response: Response, place: float) -> float:
-    if place <= _STARTED:
-        return response.starts if place == _STARTED else response.created
+    if place <= STARTED:
+        return response.starts if place == STARTED else response.created
     return response.starts + place * (response.ends - response.starts)
 
 

@@ -51,19 +51,32 @@ _NEEDED = {
 }
 _ROLES = ("assistant", "system", "developer", "user")
 _PARTS = ("input_text", "input_image", "input_file", "output_text", "refusal")
+_FORMATS = ("json_object", "json_schema", "text")
 _FAMILIES = ("gpt-", "o1", "o3", "o4")
 
 
-def check_create(body: JsonObject) -> None:
-    """Refuse a POST /responses that OpenAI would refuse, by raising ApiError."""
+def stateless(body: JsonObject) -> JsonObject:
+    """Return a POST /responses as a server without state reads it: `background` and `store` count for nothing.
+
+    Ollama, llama.cpp and OpenRouter are such servers; llama.cpp names the parameter as we do, the others each in words
+    of their own (provider-facts 4).
+    """
+    for name in ("previous_response_id", "conversation"):
+        if body.get(name) is not None:
+            raise invalid(name, f"This server does not support '{name}'.", "unsupported_parameter")
+    return {**body, "background": False, "store": False}
+
+
+def check_create(body: JsonObject, *, any_model: bool = False) -> None:
+    """Refuse a POST /responses that OpenAI would refuse, by raising ApiError; `any_model` knows models of any name."""
     for name, value in body.items():
         if name not in _KINDS:
             raise invalid(name, f"Unknown parameter: '{name}'.", "unknown_parameter")
         if value is not None:
-            _check_kind(name, value)
-    _check_model(body.get("model"))
+            check_kind(name, value, _KINDS[name])
+    _check_model(body.get("model"), any_model=any_model)
     for name, (low, high) in _BOUNDS.items():
-        _check_bounds(name, body.get(name), low, high)
+        check_bounds(name, body.get(name), low, high)
     check_metadata(body.get("metadata"))
     _check_tools(body.get("tools") or [])
     _check_state(body)
@@ -71,8 +84,9 @@ def check_create(body: JsonObject) -> None:
         check_items(body["input"], "input")
 
 
-def _check_kind(name: str, value: object) -> None:
-    kind, words = _KINDS[name]
+def check_kind(name: str, value: object, wanted: tuple[type | tuple[type, ...], str]) -> None:
+    """Refuse a value that is not of the wanted kind, which comes with its name."""
+    kind, words = wanted
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits:
         message = f"Invalid type for '{name}': expected {words}, but got {_described(value)} instead."
@@ -86,14 +100,20 @@ def _described(value: object) -> str:
     return names.get(type(value), "an object")
 
 
-def _check_model(model: str | None) -> None:
+def _check_model(model: str | None, *, any_model: bool) -> None:
     if model is None:
         raise missing("model")
-    if not model.startswith(_FAMILIES):
+    if not any_model and not is_known(model):
         raise invalid("model", f"The requested model '{model}' does not exist.", "model_not_found")
 
 
-def _check_bounds(name: str, value: float | None, low: float, high: float) -> None:
+def is_known(model: str) -> bool:
+    """Say whether a model is of OpenAI's families."""
+    return model.startswith(_FAMILIES)
+
+
+def check_bounds(name: str, value: float | None, low: float, high: float) -> None:
+    """Refuse a number outside its bounds."""
     if value is None or low <= value <= high:
         return
     kind = "decimal" if name in ("temperature", "top_p") else "integer"
@@ -142,6 +162,38 @@ def _check_tools(tools: list[Any]) -> None:
             raise missing(f"tools[{at}].name")
 
 
+def check_nested_tools(tools: list[Any]) -> None:
+    """Refuse tools as the older protocols have them that lack a type, or a function without its name."""
+    for at, tool in enumerate(tools):
+        if not isinstance(tool, dict) or "type" not in tool:
+            raise missing(f"tools[{at}].type")
+        _check_function(tool, f"tools[{at}]")
+
+
+def _check_function(given: JsonObject, where: str) -> None:
+    function = given.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if given.get("type") == "function" and not (isinstance(name, str) and name):
+        raise missing(f"{where}.function.name")
+
+
+def check_nested_choice(choice: Any) -> None:
+    """Refuse a tool choice of the older protocols that names no function."""
+    if isinstance(choice, dict):
+        _check_function(choice, "tool_choice")
+
+
+def check_format(given: Any) -> None:
+    """Refuse a response format that is no known one, or a schema without its name; a word is one of Assistants'."""
+    if not isinstance(given, dict):
+        return
+    kind, schema = given.get("type"), given.get("json_schema")
+    if kind not in _FORMATS:
+        raise invalid("response_format.type", f"Invalid value: '{kind}'. Supported values are: {listed(_FORMATS)}.")
+    if kind == "json_schema" and not (isinstance(schema, dict) and schema.get("name")):
+        raise missing("response_format.json_schema.name")
+
+
 def _check_state(body: JsonObject) -> None:
     conversation, previous = body.get("conversation"), body.get("previous_response_id")
     if isinstance(conversation, dict) and not isinstance(conversation.get("id"), str):
@@ -173,9 +225,9 @@ def _check_item(item: Any, where: str) -> None:
         raise invalid(where, message, "invalid_type")
     kind = item.get("type", "message")
     if kind not in _NEEDED:
-        raise invalid(where, f"Invalid value: '{kind}'. Supported values are: {_listed(tuple(_NEEDED))}.")
+        raise invalid(where, f"Invalid value: '{kind}'. Supported values are: {listed(tuple(_NEEDED))}.")
     if kind == "message" and item.get("role") not in _ROLES:
-        raise invalid(where, f"Invalid value: '{item.get('role', '')}'. Supported values are: {_listed(_ROLES)}.")
+        raise invalid(where, f"Invalid value: '{item.get('role', '')}'. Supported values are: {listed(_ROLES)}.")
     for name in _NEEDED[kind]:
         if item.get(name) is None:
             raise missing(f"{where}.{name}")
@@ -187,10 +239,13 @@ def _check_item(item: Any, where: str) -> None:
 def _check_part(part: Any, where: str) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in _PARTS:
-        raise invalid(f"{where}.type", f"Invalid value: '{kind}'. Supported values are: {_listed(_PARTS)}.")
+        raise invalid(f"{where}.type", f"Invalid value: '{kind}'. Supported values are: {listed(_PARTS)}.")
     if kind in ("input_text", "output_text") and not isinstance(part.get("text"), str):
         raise missing(f"{where}.text")
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """Return names as OpenAI lists them."""
+    if len(names) == 2:
+        return f"'{names[0]}' and '{names[1]}'"
     return ", ".join(f"'{name}'" for name in names[:-1]) + f", and '{names[-1]}'"

@@ -15,7 +15,7 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.flight import Flight
 from worker.limits.gates import Admission
-from worker.live import is_published
+from worker.live import is_published, voice
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -45,6 +45,7 @@ class Chain:
         self._lost = claim.intent_step == claim.step
         self._lost_since = monotonic() - claim.step_age
         self._flight: Flight | None = None
+        self._sent = 0.0
         # Where the provider does not go on with a step by itself, what a worker has left is gone.
         self._again = not self._can.resumes and (self._lost or claim.provider_id is not None)
         self._lost = self._lost and self._can.resumes
@@ -216,7 +217,7 @@ class Chain:
             self._admitted = admitted
             admitted.goes_out()
             try:
-                created = await self._backend.create(self._heard(step))
+                created = await self._asked_for(step)
             except ProviderError as error:
                 reach("outside.create.after")
                 admitted.failed(error)
@@ -229,18 +230,15 @@ class Chain:
             if not keeps_slot:
                 slot.release()
 
-    def _heard(self, step: Step) -> Step:
-        """Let everyone who watches the run hear the step, from its beginning: what was created before is void."""
-        if not (step.stream and is_published(self._claim, self._settings)):
-            return step
-        said = 0
-
-        def say(text: str) -> None:
-            nonlocal said
-            self._pace.emit("run.text", step=step.number, offset=said, text=text)
-            said += len(text)
-
-        return replace(step, on_text=say)
+    async def _asked_for(self, step: Step) -> Created:
+        """Create it; what only lives on its connection may be left, and is, where the run is to end."""
+        self._sent = monotonic()
+        # From its beginning: what watchers have heard of an earlier try is void.
+        said = voice(self._pace.emit, step.number) if is_published(self._claim, self._settings) else None
+        heard = replace(step, on_text=said)
+        if self._can.resumes:
+            return await self._backend.create(heard)
+        return await self._pace.unless_told(lambda: self._backend.create(heard), stop=False)
 
     async def _refused(self, error: ProviderError) -> Failed | None:
         """Say what comes of a create that failed: None where its answer was lost; raises where nothing was created."""
@@ -255,7 +253,9 @@ class Chain:
         raise error
 
     async def _keep(self, created: Created) -> None:
-        self._flight, self._lost = self._fly(created), False
+        # A connection tells its first event when the model begins, which may be minutes after it was asked.
+        age = 0.0 if self._can.resumes else monotonic() - self._sent
+        self._flight, self._lost = self._fly(created, age=age), False
         self._created += 1
         await self._pace.write(progress.created, self.number, created.id, created.request_id)
         self._pace.emit("run.created", step=self.number, provider_id=created.id, request_id=created.request_id)

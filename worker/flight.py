@@ -65,6 +65,8 @@ class Flight:
         A worker that stops leaves what goes on without it, and gives its grace to what does not.
         """
         seconds = self._settings.poll_max
+        if self._only_told() and (limit := self._limit()) is not None:
+            seconds = min(seconds, max(0.0, limit - (monotonic() - self._began)))
         told = await self._pace.unless_told(lambda: following.ended(seconds), stop=self._backend.can.resumes)
         if following.broken:
             self._pace.emit("run.stream_broken", step=self._number)
@@ -81,12 +83,17 @@ class Flight:
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
         """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
         age, queued = monotonic() - self._began, self._settings.queued_timeout
-        limit = self._pace.claim.config.get("step_timeout", self._settings.step_timeout)
-        if limit is not None and age > limit:
+        limit = self._limit()
+        if limit is not None and age >= limit:
             return "step_timeout", f"the step took longer than its {limit:g} s"
         if look.queued and age > queued:
             return "stuck_in_queue", f"the provider left the step in its queue for more than {queued:g} s"
         return None
+
+    def _limit(self) -> float | None:
+        """Return the seconds that the step may take."""
+        limit: float | None = self._pace.claim.config.get("step_timeout", self._settings.step_timeout)
+        return limit
 
     async def _replace(self, code: str, message: str) -> Ended:
         """Stop the step so that it can be tried again; one that ended well all the same is taken as it is."""

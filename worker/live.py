@@ -4,7 +4,7 @@ Never the truth: Redis may lose all of it, and the journal and the run's row sti
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import redis
 import structlog
 
 from worker import urls
+from worker.backends.places import PROTOCOLS, Place
 from worker.outlet import Outlet
 from worker.settings import Settings
 from worker.store.claiming import Claim
@@ -54,10 +55,28 @@ class Entry(NamedTuple):
 
 
 def is_published(claim: Claim, settings: Settings) -> bool:
-    """Tell whether a run is to be told of as it goes on: one that is followed, and of no batch unless all are."""
+    """Tell whether a run is to be told of as it goes on: one that is followed, and of no batch unless all are.
+
+    A step that lives on its connection is followed in any case, where its assistant does not say otherwise.
+    """
     if settings.publish == "off" or (claim.batch_id is not None and settings.publish != "all"):
         return False
-    return bool(claim.config.get("stream", settings.stream == "on"))
+    said: bool | None = claim.config.get("stream")
+    if said is not None or settings.stream == "on":
+        return said is not False
+    return not PROTOCOLS[Place.of(claim.config, settings.backend).protocol].resumes
+
+
+def voice(emit: Callable[..., None], step: int) -> Callable[[str], None]:
+    """Return what is given the text of a step, from its beginning, piece by piece."""
+    offset = 0
+
+    def say(text: str) -> None:
+        nonlocal offset
+        emit("run.text", step=step, offset=offset, text=text)
+        offset += len(text)
+
+    return say
 
 
 class Live:

@@ -167,6 +167,11 @@ class Settings(BaseModel):
         alias="RUNWRIGHT_QUEUED_TIMEOUT",
         description="Seconds that the provider may leave a step in its queue before it is cancelled and tried again.",
     )
+    stall_timeout: PositiveFloat = Field(
+        30.0,
+        alias="RUNWRIGHT_STALL_TIMEOUT",
+        description="Seconds that a foreground step may say nothing once it has begun to answer.",
+    )
     in_doubt: Literal["error", "ask"] = Field(
         "error",
         alias="RUNWRIGHT_IN_DOUBT",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.recordings import need
 from worker.backends.bodies import BegunEvent, EndedEvent, read
-from worker.backends.streams import _BEGUN, _ENDED, Event, Reader
+from worker.backends.streams import BEGUN, ENDED, Event, Reader
 
 ALL = frozenset({b"a", b"b", b"long.name"})
 
@@ -67,9 +67,9 @@ def test_recorded_streams_give_their_first_and_last_events() -> None:
     assert len(rows) > 50
     for row in rows:
         body = row["body"].encode()
-        found = events((body[at : at + 1000] for at in range(0, len(body), 1000)), _BEGUN | _ENDED)
+        found = events((body[at : at + 1000] for at in range(0, len(body), 1000)), BEGUN | ENDED)
         assert found[-1][0] == b"response.completed", row["file"]
-        assert {name for name, _ in found[:-1]} <= _BEGUN
+        assert {name for name, _ in found[:-1]} <= BEGUN
         last = read(found[-1][1], EndedEvent).response
         assert {read(text, BegunEvent).response.id for _, text in found} == {last.id}
         assert last.status == "completed"

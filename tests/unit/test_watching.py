@@ -128,14 +128,16 @@ def end_of(end: RunEvent, after: str) -> RunEvent:
         ({}, {"stream": True}, "batch", False),
         ({"RUNWRIGHT_STREAM": "on"}, {}, None, True),
         ({"RUNWRIGHT_STREAM": "on"}, {"stream": False}, None, False),
+        ({}, {"backend": "chat"}, None, True),
+        ({"RUNWRIGHT_BACKEND": "chat"}, {"stream": False}, None, False),
         ({"RUNWRIGHT_PUBLISH": "all"}, {"stream": True}, "batch", True),
         ({"RUNWRIGHT_PUBLISH": "off"}, {"stream": True}, None, False),
     ],
 )
 def test_who_is_published(
-    settings: dict[str, str], config: dict[str, bool], batch: str | None, published: bool
+    settings: dict[str, str], config: dict[str, object], batch: str | None, published: bool
 ) -> None:
-    """Expected: what is streamed and of no batch, unless RUNWRIGHT_PUBLISH says otherwise."""
+    """Expected: what is streamed, or lives on its connection, and is of no batch, unless RUNWRIGHT_PUBLISH says otherwise."""
     assert is_published(claim(config=config, batch_id=batch), Settings.from_env(settings)) is published
 
 

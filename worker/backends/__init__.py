@@ -4,6 +4,10 @@ places     the protocols and what they can; where an assistant is served
 choice     the backend of each place
 base       what a backend must do and what it may answer: Pending | NeedsTools | Done | Failed
 responses  OpenAI's Responses in background mode, one conversation per thread
+foreground what protocols share that keep nothing: a step lives on its connection
+chat       their dialect that every compatible server speaks: chat completions
+completion a chat completion put together from its chunks, whose form chunks has; its calls by call_parts
+stateless  their dialect of Responses without background, store and conversations
 bodies     what is read of the provider's answers, checked
 items      what a conversation tells of a response whose id was never learnt
 transport  requests over aiohttp, with the openai client's configuration

@@ -31,11 +31,11 @@ def _or_none(value: Any, handler: Handler) -> Any:
 
 
 # What a run can end without: where it cannot be read it counts as not said, since the answer has been paid for.
-_Optional = WrapValidator(_or_none)
-_NullIsEmpty = BeforeValidator(lambda value: [] if value is None else value)
+Lenient = WrapValidator(_or_none)
+NullIsEmpty = BeforeValidator(lambda value: [] if value is None else value)
 # It becomes part of a path and a column of 200 characters: visible ASCII, and neither `.` nor `..`.
-_Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\x21-\x7e]{0,199}$")]
-_Tokens = Annotated[int, Field(ge=0, lt=2**31)]
+Ident = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\x21-\x7e]{0,199}$")]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 # NUL and surrogates stand in JSON only as escapes like these; a pair of surrogates is well, and cleaned for nothing.
 _UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
@@ -43,13 +43,13 @@ _UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 class Named(BaseModel):
     """Anything that the provider made and that is known by its id."""
 
-    id: _Id
+    id: Ident
 
 
 class Item(BaseModel):
     """One item of a response's output, of a kind that nothing more is read of."""
 
-    id: Annotated[_Id | None, _Optional] = None
+    id: Annotated[Ident | None, Lenient] = None
 
 
 class Part(BaseModel):
@@ -63,13 +63,13 @@ class Part(BaseModel):
 class Message(Item):
     """What the model said."""
 
-    content: Annotated[list[Part], _NullIsEmpty] = []
+    content: Annotated[list[Part], NullIsEmpty] = []
 
 
 class Call(Item):
     """A function the model asks for; `arguments` is JSON text, not yet checked."""
 
-    call_id: _Id
+    call_id: Ident
     name: str
     arguments: str
 
@@ -84,8 +84,8 @@ class Fault(BaseModel):
 class Tokens(BaseModel):
     """What a response used."""
 
-    input_tokens: _Tokens
-    output_tokens: _Tokens
+    input_tokens: Count
+    output_tokens: Count
 
 
 class Details(BaseModel):
@@ -109,12 +109,12 @@ class ResponseBody(Named):
     """A response as far as a run needs it."""
 
     status: str
-    output: Annotated[list[_AnyItem], _NullIsEmpty] = []
-    error: Annotated[Fault | None, _Optional] = None
-    usage: Annotated[Tokens | None, _Optional] = None
-    incomplete_details: Annotated[Details | None, _Optional] = None
-    model: Annotated[str | None, _Optional] = None
-    completed_at: Annotated[float | None, _Optional] = None
+    output: Annotated[list[_AnyItem], NullIsEmpty] = []
+    error: Annotated[Fault | None, Lenient] = None
+    usage: Annotated[Tokens | None, Lenient] = None
+    incomplete_details: Annotated[Details | None, Lenient] = None
+    model: Annotated[str | None, Lenient] = None
+    completed_at: Annotated[float | None, Lenient] = None
 
     @property
     def calls(self) -> list[Call]:
@@ -150,9 +150,9 @@ class EndedEvent(BaseModel):
 class ItemsBody(BaseModel):
     """A page of a conversation's items, as they are."""
 
-    data: Annotated[list[dict[str, Any]], _NullIsEmpty] = []
+    data: Annotated[list[dict[str, Any]], NullIsEmpty] = []
     has_more: bool = False
-    last_id: Annotated[_Id | None, _Optional] = None
+    last_id: Annotated[Ident | None, Lenient] = None
 
 
 def read(content: bytes, kind: type[_Body]) -> _Body:

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.backends.base import Backend
+from worker.backends.chat import Chat
+from worker.backends.foreground import ForegroundBackend, Patience
 from worker.backends.places import DEFAULT_KEY, Place
 from worker.backends.responses import ResponsesBackend
+from worker.backends.stateless import Stateless
+from worker.backends.transport import Http
 from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
 from worker.settings import Settings
@@ -37,7 +41,35 @@ def _responses(server: Server) -> Backend:
     )
 
 
-MAKERS: Mapping[str, Callable[[Server], Backend]] = {"responses": _responses}
+def _chat(server: Server) -> Backend:
+    http = _http(server)
+    return ForegroundBackend(http, Chat(http.host, server.prices), _patience(server.settings))
+
+
+def _stateless(server: Server) -> Backend:
+    return ForegroundBackend(_http(server), Stateless(server.prices), _patience(server.settings))
+
+
+def _http(server: Server) -> Http:
+    settings = server.settings
+    return Http(
+        api_key=server.api_key,
+        base_url=server.base_url,
+        requests=server.requests,
+        timeout=settings.request_timeout,
+        streams=max(1, settings.stream_limit),  # a step that lives on its connection cannot do without
+    )
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(settings.queued_timeout, settings.stall_timeout, settings.step_timeout)
+
+
+MAKERS: Mapping[str, Callable[[Server], Backend]] = {
+    "responses": _responses,
+    "responses-stateless": _stateless,
+    "chat": _chat,
+}
 """A new protocol is one file, one line here and one in worker/backends/places.py."""
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from math import isfinite
 from typing import Any
 
@@ -21,6 +22,7 @@ _TRANSIENT_STATUSES = frozenset({408, 409, 429})
 _OWN_STATUSES = frozenset({500, 501, 503, 529})  # 529: overloaded, as some servers say in place of 503
 # 429 for a budget that is used up does not pass by waiting seconds, although its status says so.
 _SPENT = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
+_AT_FAULT = frozenset({"invalid_request_error", "context_length_exceeded", "invalid_prompt", "BadRequestError"})
 # No connection, or none through the proxy. One that was reset may have carried the request.
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 # Shorter ones are placeholders for servers that ask for none, and words of their own.
@@ -45,12 +47,33 @@ def unreadable(message: str, *, creating: bool) -> ProviderError:
     return ProviderError("bad_answer", message, transient=not creating, unknown=creating)
 
 
+def stalled(seconds: float) -> ProviderError:
+    """Return the meaning of a create that was answered with nothing in so many seconds."""
+    return ProviderError("stalled", f"the provider said nothing for {seconds:g} s", unknown=True)
+
+
 def interrupted(event: bytes, key: str) -> ProviderError:
     """Return the meaning of a stream that begins with an error or with nothing: the work behind it may go on."""
     told = _told(event)
     code = clean(_text(told.get("code")) or "stream_ended")[:100]
     said = _text(told.get("message")) or "the stream ended before its first event"
-    return ProviderError(code, str(clean(_without_key(said, key)))[:2000], unknown=True)
+    return ProviderError(code, str(clean(without_key(said, key)))[:2000], unknown=True)
+
+
+def reported(event: bytes) -> ProviderError:
+    """Return the meaning of an error that the server tells in place of an answer, or in the middle of one.
+
+    Its code is a word, or an HTTP status (OpenRouter, vLLM, llama.cpp). What does not say that the request is at fault
+    may pass.
+    """
+    told = _told(event)
+    code, kind = clean(_text(told.get("code")) or _text(told.get("type")) or "server_error")[:100], told.get("type")
+    status = int(code) if code.isdecimal() and len(code) == 3 else 0
+    at_fault = 400 <= status < 500 and status not in _TRANSIENT_STATUSES
+    refused = at_fault or kind in _AT_FAULT or code in _AT_FAULT or code in _SPENT
+    message = str(clean(_text(told.get("message")) or "the provider told an error without a reason"))[:2000]
+    named = "rate_limit_exceeded" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{code}" if status else code
+    return ProviderError(named, message, transient=not refused)
 
 
 def rejected(
@@ -95,10 +118,10 @@ def _message(status: int, headers: Mapping[str, str], told: Mapping[str, Any], k
     request_id = headers.get("x-request-id")
     request = f" (request {request_id})" if request_id else ""
     message = f"HTTP {status}: {said or 'no reason given'}{request}"
-    return str(clean(_without_key(message, key)))[:2000]
+    return str(clean(without_key(message, key)))[:2000]
 
 
-def _without_key(message: str, key: str) -> str:
+def without_key(message: str, key: str) -> str:
     """Take out the key that the request carried: servers and proxies repeat it in their complaints."""
     return message.replace(key, "[key]") if len(key) >= _KEY_LENGTH else message
 

@@ -34,7 +34,6 @@ _AS_IS = (
     "max_output_tokens",
     "parallel_tool_calls",
     "tool_choice",
-    "truncation",
     "service_tier",
 )
 _ITEMS = 20  # the most that one request may add to a conversation (openai 3.54, conversation_create_params.py)
@@ -58,7 +57,7 @@ class ResponsesBackend:
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
         """Create the thread's conversation; an answer that is lost leaves one behind that nobody uses or pays for."""
-        said = [item for message in history for item in _message(message["content"], message["role"])]
+        said = [item for message in history for item in message_items(message["content"], message["role"])]
         body = {"metadata": {"thread_id": thread_id[:512]}, **({"items": said[:_ITEMS]} if said else {})}
         conversation = _read(await self._http.send("POST", "/conversations", encode(body)), Named).id
         for start in range(_ITEMS, len(said), _ITEMS):
@@ -90,15 +89,15 @@ class ResponsesBackend:
 
     def _told(self, event: bytes) -> Look:
         response = read(event, EndedEvent).response
-        return _meaning(response, self._usage(response))
+        return meaning(response, self._usage(response))
 
     async def adopt(self, step: Step, after: str) -> Ended | None:
         """Find the step's result among the items that responses add to a conversation when they have ended.
 
         There is no list of responses and no idempotent create (openai 3.54), so this is the one trace of a lost answer.
         """
-        found = items.answer_to(_input(step), await self._items(step.conversation, after))
-        ended = None if found is None else _meaning(found, Usage())
+        found = items.answer_to(asked_items(step), await self._items(step.conversation, after))
+        ended = None if found is None else meaning(found, Usage())
         return None if isinstance(ended, Pending) else ended
 
     async def tail(self, conversation: str) -> Tail:
@@ -120,7 +119,7 @@ class ResponsesBackend:
     async def look(self, provider_id: str) -> Look:
         """Retrieve the response and say what it means."""
         response = _read(await self._http.send("GET", _path(provider_id)), ResponseBody)
-        return _meaning(response, self._usage(response))
+        return meaning(response, self._usage(response))
 
     async def cancel(self, provider_id: str) -> None:
         """Cancel the response; one that has ended already is left as it is."""
@@ -143,10 +142,7 @@ class ResponsesBackend:
         await self._http.close()
 
     def _usage(self, response: ResponseBody) -> Usage:
-        if response.usage is None:
-            return Usage()
-        counted = response.usage.input_tokens, response.usage.output_tokens
-        return Usage(*counted, self._prices.cost(response.model or "", *counted))
+        return counted(response, self._prices) or Usage()
 
 
 def _created(reply: Reply) -> Created:
@@ -161,7 +157,16 @@ def _read(reply: Reply, kind: type[Body], *, creating: bool = False) -> Body:
         raise unreadable(str(error), creating=creating) from None
 
 
-def _meaning(response: ResponseBody, usage: Usage) -> Look:
+def counted(response: ResponseBody, prices: Prices) -> Usage | None:
+    """Return what the server counted, None where it did not."""
+    if response.usage is None:
+        return None
+    used = response.usage.input_tokens, response.usage.output_tokens
+    return Usage(*used, prices.cost(response.model or "", *used))
+
+
+def meaning(response: ResponseBody, usage: Usage) -> Look:
+    """Return what a response says of its step."""
     status = response.status
     if status in _GOING_ON:
         return Pending(queued=status == "queued")
@@ -189,6 +194,19 @@ def _conversation(conversation: str) -> str:
 
 def _body(step: Step) -> dict[str, Any]:
     config = step.config
+    return {
+        **settings(step),
+        **({"truncation": config["truncation"]} if "truncation" in config else {}),
+        "input": asked_items(step),
+        "conversation": step.conversation,
+        "background": True,
+        "store": True,
+    }
+
+
+def settings(step: Step) -> dict[str, Any]:
+    """Return what the assistant says for the model, and whose step it is."""
+    config = step.config
     body: dict[str, Any] = {key: config[key] for key in _AS_IS if key in config}
     if "reasoning_effort" in config:
         body["reasoning"] = {"effort": config["reasoning_effort"]}
@@ -196,22 +214,17 @@ def _body(step: Step) -> dict[str, Any]:
         body["text"] = {"format": config["response_format"]}
     if step.tools:
         body["tools"] = [_function(tool) for tool in step.tools]
-    return {
-        **body,
-        "input": _input(step),
-        "conversation": step.conversation,
-        "background": True,
-        "store": True,
-        "metadata": {"run_id": step.run_id, "attempt": str(step.attempt), "step": str(step.number)},
-    }
+    return {**body, "metadata": {"run_id": step.run_id, "attempt": str(step.attempt), "step": str(step.number)}}
 
 
-def _input(step: Step) -> list[Mapping[str, Any]]:
+def asked_items(step: Step) -> list[Mapping[str, Any]]:
+    """Return the step's own input: outputs of tools, then the user's message."""
     answers = [{"type": "function_call_output", "call_id": a.call_id, "output": a.output} for a in step.answers]
-    return [*answers, *_message(step.input)]
+    return [*answers, *message_items(step.input)]
 
 
-def _message(parts: Any, role: str = "user") -> list[Mapping[str, Any]]:
+def message_items(parts: Any, role: str = "user") -> list[Mapping[str, Any]]:
+    """Return a message of a thread as an item; none where it is empty."""
     if not parts:
         return []
     text = "output_text" if role == "assistant" else "input_text"

@@ -15,9 +15,9 @@ from worker.backends.bodies import TextEvent, read
 from worker.backends.faults import interrupted
 
 # Any of the first three may name the response; OpenAI's first event is always `response.created` (recorded).
-_BEGUN = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
-_ENDED = frozenset({b"response.completed", b"response.failed", b"response.incomplete"})
-_ERROR = b"error"
+BEGUN = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
+ENDED = frozenset({b"response.completed", b"response.failed", b"response.incomplete"})
+ERROR = b"error"
 _TEXT = b"response.output_text.delta"
 Event = tuple[bytes, bytes]
 Meaning = Callable[[bytes], Look]
@@ -72,7 +72,7 @@ class Stream:
         self._meaning = meaning
         self._hear = hear
         self._heard = frozenset({_TEXT}) if hear else frozenset()
-        self._reader = Reader(_BEGUN | _ENDED | self._heard | {_ERROR})
+        self._reader = Reader(BEGUN | ENDED | self._heard | {ERROR})
         self._events: list[Event] = []
 
     async def begun(self, key: str) -> bytes:
@@ -81,11 +81,11 @@ class Stream:
         Raises ProviderError where there is none, of unknown outcome; the key of the request is taken out of its words.
         """
         name, data = await self._next()
-        if name not in _BEGUN | _ENDED:
+        if name not in BEGUN | ENDED:
             raise interrupted(data, key)
-        if name in _ENDED:
+        if name in ENDED:
             self._events.insert(0, (name, data))
-        self._reader.wanted = _ENDED | self._heard | {_ERROR}
+        self._reader.wanted = ENDED | self._heard | {ERROR}
         return data
 
     async def ended(self, seconds: float) -> Ended | None:
@@ -99,11 +99,11 @@ class Stream:
     async def _ended(self) -> Ended | None:
         try:
             name, data = await self._next()
-            while name in _BEGUN or name == _TEXT:
+            while name in BEGUN or name == _TEXT:
                 if self._hear and name == _TEXT:
                     self._hear(read(data, TextEvent).delta)
                 name, data = await self._next()
-            look = self._meaning(data) if name in _ENDED else None
+            look = self._meaning(data) if name in ENDED else None
         except Exception:  # noqa: BLE001 - whatever it is, a look at the response tells what it has come to
             look = None
         self.broken = look is None or isinstance(look, Pending)

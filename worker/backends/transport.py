@@ -8,10 +8,11 @@ those only on a connection that had closed.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -20,7 +21,7 @@ import openai
 from yarl import URL
 
 from worker.backends.bodies import clean
-from worker.backends.faults import explain, rejected
+from worker.backends.faults import explain, rejected, stalled
 from worker.backends.streams import Hear, Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
@@ -36,6 +37,20 @@ class Reply:
     body: bytes
 
 
+class Opening(Protocol):
+    """What reads a stream, from its first event on."""
+
+    ends: ExitStack
+    """What is to be done when it is closed."""
+
+    async def begun(self, key: str) -> bytes:
+        """Return the data of the first event; raises ProviderError where there is none, of unknown outcome."""
+        ...
+
+
+Read = TypeVar("Read", bound=Opening)
+
+
 class Http:
     """Sends short requests to one server with one key; they share a bound, since thousands at once collapse.
 
@@ -47,10 +62,12 @@ class Http:
         if not (api_key.isascii() and api_key.isprintable()):
             raise SettingsError("OPENAI_API_KEY: holds a character that no HTTP header can carry, such as a line break")
         sdk = openai.AsyncOpenAI(api_key=api_key, base_url=base_url)
-        self._key = api_key
+        self.key = api_key
         self._url = str(sdk.base_url).rstrip("/")
+        self.host = sdk.base_url.host
         self.bound = asyncio.Semaphore(requests)
-        self._places = asyncio.Semaphore(streams)
+        self.places = asyncio.Semaphore(streams)
+        """Those of the streams."""
         self._timeout = timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -85,49 +102,77 @@ class Http:
             # Without the cause: its text may repeat the key that the server was given.
             raise explain(error, creating=creating) from None
         if not 200 <= response.status < 300:
-            raise rejected(response.status, response.headers, body, key=self._key, creating=creating)
+            raise rejected(response.status, response.headers, body, key=self.key, creating=creating)
         return Reply(response.headers, body)
 
     @property
     def can_stream(self) -> bool:
         """Whether there is a place for one more stream, which is to be taken before anything is awaited."""
-        return not self._places.locked()
+        return not self.places.locked()
 
     async def stream(
         self, path: str, content: bytes, meaning: Meaning, hear: Hear | None = None
     ) -> tuple[Reply, Stream | None]:
         """Send a POST that creates, and return the first event of its stream as the answer, with the stream.
 
-        What is given to `hear` is the text of the answer. A server that answers in one piece leaves nothing to follow.
+        It takes a place, and keeps it until it is closed; `hear` is given the text of the answer. A server that answers
+        in one piece leaves nothing to follow.
         """
         with ExitStack() as ends:
-            await self._places.acquire()
-            ends.callback(self._places.release)
+            await self.places.acquire()
+            ends.callback(self.places.release)
+            reading = partial(Stream, meaning=meaning, hear=hear)
+            reply, stream = await self.follow(path, content, reading, first=self._timeout, silence=self._timeout)
+            if stream is not None:
+                stream.ends.enter_context(ends.pop_all())
+            return reply, stream
+
+    async def follow(
+        self,
+        path: str,
+        content: bytes,
+        reading: Callable[[aiohttp.StreamReader], Read],
+        *,
+        first: float,
+        silence: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[Reply, Read | None]:
+        """Do what `stream` does, in a place that the caller has taken; `reading` makes what reads the stream.
+
+        `first` seconds may pass until the first event or the whole answer is there, `silence` between two reads.
+        """
+        with ExitStack() as ends:
             try:
-                async with asyncio.timeout(self._timeout):
-                    return await self._begin(path, content, ends, meaning, hear)
+                async with asyncio.timeout(first) as limit:
+                    response = await self._post(path, content, silence, headers)
+                    ends.callback(response.release)
+                    reply, opened = await self._begin(response, reading)
             except ProviderError:
                 raise
             except Exception as error:  # noqa: BLE001 - as in _send
-                raise explain(error, creating=True) from None
+                raise (stalled(first) if limit.expired() else explain(error, creating=True)) from None
+            if opened is not None:
+                opened.ends.enter_context(ends.pop_all())
+            return reply, opened
+
+    async def _post(
+        self, path: str, content: bytes, silence: float | None, headers: Mapping[str, str] | None
+    ) -> aiohttp.ClientResponse:
+        # As long as it takes, but not without a word: one that stalls ends with an error of its read.
+        endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2, sock_read=silence)
+        url = URL(self._url + path, encoded=True)
+        return await self._session.post(url, data=content, allow_redirects=False, timeout=endless, headers=headers)
 
     async def _begin(
-        self, path: str, content: bytes, ends: ExitStack, meaning: Meaning, hear: Hear | None
-    ) -> tuple[Reply, Stream | None]:
-        # As long as it takes, but not without a word: one that stalls ends with an error of its read.
-        endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2, sock_read=self._timeout)
-        url = URL(self._url + path, encoded=True)
-        response = await self._session.post(url, data=content, allow_redirects=False, timeout=endless)
-        ends.callback(response.release)
+        self, response: aiohttp.ClientResponse, reading: Callable[[aiohttp.StreamReader], Read]
+    ) -> tuple[Reply, Read | None]:
         if not 200 <= response.status < 300:
             body = await response.read()
-            raise rejected(response.status, response.headers, body, key=self._key, creating=True)
+            raise rejected(response.status, response.headers, body, key=self.key, creating=True)
         if response.content_type != "text/event-stream":
             return Reply(response.headers, await response.read()), None
-        stream = Stream(response.content, meaning, hear)
-        first = await stream.begun(self._key)
-        stream.ends = ends.pop_all()
-        return Reply(response.headers, first), stream
+        opened = reading(response.content)
+        return Reply(response.headers, await opened.begun(self.key)), opened
 
     async def close(self) -> None:
         """Close the connections."""

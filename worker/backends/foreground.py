@@ -1,0 +1,246 @@
+"""Protocols that keep nothing: one call for each step, read as it comes; the step lives on its connection.
+
+What they share stands here: the conversation comes from our database and is cut as the assistant says, silence is
+noticed, an answer in one piece is as good as a stream. What they say differs, and is a dialect of each.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from time import monotonic
+from typing import Any, Protocol
+from urllib.parse import quote
+from uuid import uuid4
+
+import aiohttp
+
+from worker import tokens
+from worker.backends.base import Created, Ended, Failed, Item, Opened, Step, Tail
+from worker.backends.faults import interrupted, unreadable, without_key
+from worker.backends.places import Capabilities
+from worker.backends.streams import Reader
+from worker.backends.transport import Http, encode
+from worker.response import Usage
+from worker.truncation import truncated
+
+_LONGEST_ID = 200
+# Ollama's ids are `chatcmpl-` and a number below a thousand (its middleware/openai.go): nothing to be known by.
+_TELLING_ID = 20
+_GONE = Failed("interrupted", "the connection that the step lived on is gone", Usage(), transient=True)
+
+
+class Answer(Protocol):
+    """What a step answers, put together from the events that tell it."""
+
+    id: str | None
+    """The provider's, once it has said it."""
+    begun: bool
+    """The model has begun to answer, so that silence is not its queue any more."""
+    wanted: frozenset[bytes]
+    """Names of the events that tell anything; b"" is that of those without a name."""
+
+    def take(self, name: bytes, data: bytes) -> Ended | None:
+        """Return how the step ended, once an event has told."""
+        ...
+
+    def whole(self, body: bytes) -> Ended:
+        """Return how it ended from an answer in one piece; ValueError says what is wrong with that."""
+        ...
+
+    def cut(self, code: str, message: str) -> Ended:
+        """Return what it has come to where nothing more is told, and why that is."""
+        ...
+
+
+class Dialect(Protocol):
+    """What one protocol says in its own way."""
+
+    can: Capabilities
+    path: str
+
+    def said(self, message: Mapping[str, Any]) -> Sequence[Item]:
+        """Return a message of a thread, {"role", "content"} of text parts, as items."""
+        ...
+
+    def asked(self, step: Step) -> list[Item]:
+        """Return the step's own input: outputs of tools, then the user's message."""
+        ...
+
+    def body(self, step: Step, items: Sequence[Item]) -> dict[str, Any]:
+        """Return the request that gives the model these items."""
+        ...
+
+    def answer(self, step: Step, asked: Sequence[Item], sent: int) -> Answer:
+        """Return what reads the answer to a request of so many bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait for the model to begin, and for more of what it has begun."""
+
+    queued: float
+    stall: float
+    step: float | None = None
+    """For a whole step of an assistant that does not say."""
+
+    def first(self, step: Step) -> float:
+        """Return the seconds until the first event of a step."""
+        limit = step.config.get("step_timeout", self.step)
+        return self.queued if limit is None else min(self.queued, limit)
+
+
+class Connection:
+    """The connection that a step lives on."""
+
+    broken = False  # it always tells an end
+
+    def __init__(
+        self,
+        content: aiohttp.StreamReader | None,
+        *,
+        answer: Answer,
+        patience: Patience,
+        key: str,
+        end: Ended | None = None,
+    ) -> None:
+        """Read nothing yet; `end` is known where the answer came in one piece. The `key` is kept out of its words."""
+        self.ends = ExitStack()
+        self._key = key
+        self._content = content
+        self._answer = answer
+        self._patience = patience
+        self._reader = Reader(answer.wanted)
+        self._end = end
+        self._events = 0
+        self._opened = self._heard = monotonic()
+
+    async def begun(self, key: str) -> bytes:
+        """Read until the first event, which tells the answer's id."""
+        while not self._events:
+            chunk = await self._content.readany() if self._content else b""
+            if not chunk:
+                raise interrupted(b"", key)
+            self._take(chunk)
+        return b""
+
+    async def ended(self, seconds: float) -> Ended | None:
+        """Return how the step ended, None where it has not so soon."""
+        until = monotonic() + seconds
+        while self._end is None and monotonic() < until:
+            try:
+                async with asyncio.timeout(max(0.0, min(until, self._silent_at()) - monotonic())):
+                    await self._read()
+            except TimeoutError:
+                if (now := monotonic()) >= self._silent_at():
+                    told = f"the provider said nothing more for {now - self._heard:.0f} s"
+                    self._end = self._answer.cut("stalled", told)
+        if isinstance(self._end, Failed):
+            return replace(self._end, message=without_key(self._end.message, self._key))
+        return self._end
+
+    def _silent_at(self) -> float:
+        # Comments keep a connection open, and do not say that the model has begun.
+        return self._heard + self._patience.stall if self._answer.begun else self._opened + self._patience.queued
+
+    async def _read(self) -> None:
+        while self._end is None:
+            try:
+                chunk = await self._content.readany() if self._content else b""
+            except Exception as error:  # noqa: BLE001 - whatever a broken connection makes the client raise
+                told = f"the connection broke ({type(error).__name__})"
+                self._end = self._answer.cut("interrupted", told)
+                return
+            if not chunk:
+                self._end = self._answer.cut("interrupted", "the stream ended before the answer did")
+                return
+            self._take(chunk)
+
+    def _take(self, chunk: bytes) -> None:
+        """Read on; what comes behind the end is left."""
+        for event in self._reader.feed(chunk):
+            self._events += 1
+            if self._end is None:
+                self._end = self._answer.take(*event)
+        self._heard = monotonic()
+
+    def close(self) -> None:
+        """Close the connection and give its place back; a server that notices stops."""
+        self.ends.close()
+
+
+class ForegroundBackend:
+    """Speaks one dialect to one server with one key."""
+
+    def __init__(self, http: Http, dialect: Dialect, patience: Patience) -> None:
+        """Take the server's connections."""
+        self._http = http
+        self._dialect = dialect
+        self._patience = patience
+        self.can = dialect.can
+
+    async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
+        """Return a conversation of our own, with what was said so far."""
+        said = (item for message in history for item in self._dialect.said(message))
+        return Opened(f"local_{uuid4().hex}", tuple(said))
+
+    def slot(self) -> asyncio.Semaphore:
+        """Return the places of the connections that steps live on."""
+        return self._http.places
+
+    async def create(self, step: Step) -> Created:
+        """Ask once; the step has been taken on when the first event, or the whole answer, is there."""
+        dialect, asked = self._dialect, self._dialect.asked(step)
+        beside = tokens.of(dialect.body(step, ()))
+        body = encode(dialect.body(step, await truncated([*step.history, *asked], step.config, beside)))
+        answer = dialect.answer(step, asked, len(body))
+        reading = partial(Connection, answer=answer, patience=self._patience, key=self._http.key)
+        first, named = self._patience.first(step), {"X-Client-Request-Id": _request_id(step)}
+        reply, connection = await self._http.follow(dialect.path, body, reading, first=first, headers=named)
+        connection = connection or reading(None, end=_whole(answer, reply.body))
+        connection.ends.callback(self._http.places.release)
+        ident, request_id = _known_by(answer.id), reply.headers.get("x-request-id")
+        return Created(ident, request_id, connection, keeps_slot=True, headers=reply.headers)
+
+    async def adopt(self, step: Step, after: str) -> None:
+        """Find nothing: the server keeps nothing."""
+
+    async def tail(self, conversation: str) -> Tail:
+        """Tell that no call is open which we do not know: nobody but us writes the conversation."""
+        return Tail("", ())
+
+    async def look(self, provider_id: str) -> Ended:
+        """Tell that the step is gone: it lived on its connection."""
+        return _GONE
+
+    async def cancel(self, provider_id: str) -> None:
+        """Do nothing: the closed connection has stopped the step."""
+
+    async def delete_conversation(self, conversation: str) -> None:
+        """Do nothing: the server keeps none."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+
+def _whole(answer: Answer, body: bytes) -> Ended:
+    try:
+        return answer.whole(body)
+    except ValueError as error:
+        raise unreadable(str(error), creating=True) from None
+
+
+def _known_by(ident: str | None) -> str:
+    """Return an id that no other step has, where that of the server may be none or another's too."""
+    if ident is not None and len(ident) >= _TELLING_ID:
+        return ident
+    return f"{ident or 'local'}_{uuid4().hex}"[:_LONGEST_ID]
+
+
+def _request_id(step: Step) -> str:
+    """Return what finds the request at OpenAI's support: up to 512 ASCII characters, another for each request."""
+    return f"{quote(step.run_id, safe='')[:400]}/{step.attempt}/{step.number}/{secrets.token_hex(8)}"
