@@ -7,6 +7,7 @@
     change_commands       cancel, retry: by ids or by choice
     batch_commands        batch submit, list, show, watch, cancel, retry, export
     assistant_commands    assistants apply, list, show
+    backend_commands      backends
     tool_commands         tools list, call, in-doubt, answer
     approval_commands     approvals list, approve, deny
     schema_commands       migrate

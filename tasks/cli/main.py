@@ -44,6 +44,10 @@ COMMANDS = {
     "batch": Listed("batch_commands", "One run for each of many documents."),
     "assistants": Listed("assistant_commands", "Named configurations that runs ask."),
     "tools": Listed("tool_commands", "Functions that models may call."),
+    "backends": Listed(
+        "backend_commands",
+        "Show the protocols, and each server that assistants use: its key, and what it is seen to speak.",
+    ),
     "approvals": Listed("approval_commands", "Tool calls that wait for a person to agree."),
     "doctor": Listed(
         "care_commands", "Prove what must hold in the tables and at the provider; exit code 1 when something is wrong."

@@ -137,7 +137,7 @@ def end_of(end: RunEvent, after: str) -> RunEvent:
 def test_who_is_published(
     settings: dict[str, str], config: dict[str, object], batch: str | None, published: bool
 ) -> None:
-    """Expected: what is streamed, or lives on its connection, and is of no batch, unless RUNWRIGHT_PUBLISH says otherwise."""
+    """Expected: what is streamed, or lives on its connection, and is of no batch, unless a setting says otherwise."""
     assert is_published(claim(config=config, batch_id=batch), Settings.from_env(settings)) is published
 
 
