@@ -1,11 +1,11 @@
 """A watcher's text: pieces that are doubled, void, late or lost never make it tell anything twice or leave it out."""
 
-import logging
 from collections.abc import Iterator
 
 import fakeredis
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from tests.conformance.ground import Ground
 from tests.unit.test_observation import claim
@@ -141,14 +141,13 @@ def test_who_is_published(
     assert is_published(claim(config=config, batch_id=batch), Settings.from_env(settings)) is published
 
 
-def test_pieces_that_come_together_are_one_entry(caplog: pytest.LogCaptureFixture) -> None:
+def test_pieces_that_come_together_are_one_entry() -> None:
     """Expected: one entry for a bunch of pieces, in its place between the rows, and no word of it in any log."""
     live, outlet, events = Stream(), Outlet(), Events()
     events.subscribe(Broadcast(Settings.from_env({}), live, outlet))
     events.subscribe(telemetry.log_event)
-    telemetry.configure(Settings.from_env({"RUNWRIGHT_LOG_LEVEL": "DEBUG"}))
     streamed, silent = claim(config={"stream": True}), claim(config={})
-    with caplog.at_level(logging.DEBUG):
+    with capture_logs() as logged:
         events.emit("run.created", claim=streamed, step=0)
         for offset, piece in enumerate("secret"):
             events.emit("run.text", claim=streamed, step=0, offset=offset, text=piece)
@@ -158,4 +157,4 @@ def test_pieces_that_come_together_are_one_entry(caplog: pytest.LogCaptureFixtur
     outlet.stop()
     entries = [entry for _, entry in live.read("run-1", (0, 0), 0.0) or ()]
     assert entries == [Entry(1, "created"), text("secret"), Entry(1, "completed")]
-    assert "run.text" not in caplog.text
+    assert {line["event"] for line in logged} == {"run.ended"}
