@@ -62,6 +62,16 @@ def test_a_run_is_told_in_order_and_as_it_goes_on(stack: Stack, follower: Celery
     assert not any(event.restart for event in events)
 
 
+def test_chat_is_heard_without_a_setting(stack: Stack, follower: CeleryWorker) -> None:
+    """Expected: a step that lives on its connection is told in pieces, unless its assistant says otherwise."""
+    chatty, mute = stack.assistant("chatty", backend="chat"), stack.assistant("mute", backend="chat", stream=False)
+    said_by = [
+        list(runs.submit(assistant=name, input=f"[[say {ANSWER}]]").events(timeout=30)) for name in (chatty, mute)
+    ]
+    assert [kinds(events) for events in said_by] == [[*WHOLE[:2], "text", "end"], [*WHOLE[:2], "end"]]
+    assert [said(events) for events in said_by] == [ANSWER, ANSWER]
+
+
 def test_a_watcher_goes_on_from_any_event(stack: Stack, follower: CeleryWorker) -> None:
     """Expected: whoever comes late hears the same, and from each event on exactly what came behind it."""
     handle = runs.submit(assistant="clerk", input=ASKED)
