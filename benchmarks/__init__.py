@@ -14,5 +14,7 @@ figures       median, least and most of what was measured; the columns of the ta
 plots         the plots of docs/performance.md
 report        the tables on the terminal and in docs/performance.md
 fleet_limits  a command of its own: four workers under one limit, how much of it they use, how often they are refused
+local_demo    a command of its own, `make demo-local`: the batch demo on a small real model
+local_model   the server of that model, run by another environment's Python
 looks         a command of its own, a simulation: what looks cost and how late they see an end
 """

@@ -5,7 +5,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -23,6 +23,7 @@ from worker.store import assistants, reading, submitting
 from worker.store.assistants import Version
 from worker.store.reading import RunView
 from worker.store.submitting import Accepted, NewRun
+from worker.telling import RunEvent
 from worker.wire import QUEUE_PREFIX
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
@@ -91,6 +92,19 @@ class RunHandle:
                     raise TimeoutError(f"run {self.id} is still {status} after {timeout:g} s")
                 ear.wait(left)
         return self.result()
+
+    def events(self, after: str | None = None, timeout: float | None = None) -> Iterator[RunEvent]:
+        """Give what happens to the run until it has ended: all of it, or what comes behind the event with this id.
+
+        The last event is its end. Raises TimeoutError after `timeout` seconds, UsageError for what is no event's id.
+        """
+        return producer().watch(self.id, after).events(timeout)
+
+    async def events_async(self, after: str | None = None) -> AsyncIterator[RunEvent]:
+        """Give the same beside a running loop; while it waits, it takes a thread of the loop's default executor."""
+        events = await asyncio.to_thread(self.events, after)
+        while (event := await asyncio.to_thread(next, events, None)) is not None:
+            yield event
 
     def cancel(self) -> Status:
         """Ask for a cancel; returns the status at once, which is final only where the run was still queued."""

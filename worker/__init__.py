@@ -16,6 +16,7 @@
     envelope    how a ring lies on Redis
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery
     delivery    sends the outbox: AsyncResult, hooks;  notice: wakes who waits for an end
+    live        what runs say as they go on, over Redis;  watching: a run followed;  telling, said: what of it is told
     events      the one seam of observation;  telemetry: logs;  metrics: counts for Prometheus
     vitals      whether this worker is well;  probe: its HTTP port
     service     composition root of a worker;  parts: what its runners share;  producer: what submitting needs

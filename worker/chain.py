@@ -15,6 +15,7 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.flight import Flight
 from worker.limits.gates import Admission
+from worker.live import is_published, voice
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -240,9 +241,12 @@ class Chain:
     async def _asked_for(self, step: Step) -> Created:
         """Create it; what only lives on its connection may be left, and is, where the run is to end."""
         self._sent = monotonic()
+        # From its beginning: what watchers have heard of an earlier try is void.
+        said = voice(self._pace.emit, step.number) if is_published(self._claim, self._settings) else None
+        heard = replace(step, on_text=said)
         if self._can.resumes:
-            return await self._backend.create(step)
-        return await self._pace.unless_told(lambda: self._backend.create(step), stop=False)
+            return await self._backend.create(heard)
+        return await self._pace.unless_told(lambda: self._backend.create(heard), stop=False)
 
     async def _refused(self, error: ProviderError) -> Failed | None:
         """Say what comes of a create that failed: None where its answer was lost; raises where nothing was created."""

@@ -1,20 +1,21 @@
-"""What care asks of the provider apart from any run: is a response still active, stop it, delete a conversation.
+"""What is asked of providers apart from any run: is a response active, stop it, delete a conversation, what is there.
 
 Light on purpose: worker.messenger, which carries errands out, loads the provider's client.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Errand(StrEnum):
-    """One kind of errand; what goes with it are steps at a provider, or conversations to delete."""
+    """One kind of errand; what goes with it are steps at a provider, conversations to delete, or only places."""
 
     LOOK = "look"
     CANCEL = "cancel"
     DELETE = "delete"
+    SURVEY = "survey"
 
 
 class Target(NamedTuple):
@@ -26,11 +27,15 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one errand: `active` is what a look found, an error is the provider's, without a secret."""
+    """What came of one errand: `active` is what a look found, an error is the provider's, without a secret.
+
+    `found` is what a survey has seen: worker.backends.survey.Seen.
+    """
 
     target: Target
     active: bool = False
     error: str | None = None
+    found: Mapping[str, Any] | None = None
 
 
 Send = Callable[[Errand, Sequence[Target]], Iterator[Outcome]]

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from worker.backends.base import Pending
 from worker.backends.choice import Backends
 from worker.backends.places import Place
+from worker.backends.survey import survey
 from worker.errands import Errand, Outcome, Target
 from worker.errors import ProviderError, RunwrightError
 from worker.prices import Prices
@@ -43,6 +44,8 @@ async def _carry_out(
 
 async def _one(backends: Backends, errand: Errand, target: Target) -> Outcome:
     try:
+        if errand is Errand.SURVEY:
+            return await _survey(backends, target)
         backend = backends.at(Place.parse(target.place))
         match errand:
             case Errand.LOOK:
@@ -54,6 +57,14 @@ async def _one(backends: Backends, errand: Errand, target: Target) -> Outcome:
     except ProviderError as error:
         return Outcome(target, error=str(error))
     return Outcome(target)
+
+
+async def _survey(backends: Backends, target: Target) -> Outcome:
+    http = backends.http(Place.parse(target.place))
+    try:
+        return Outcome(target, found=asdict(await survey(http)))
+    finally:
+        await http.close()
 
 
 def _write(outcome: Outcome) -> None:

@@ -5,11 +5,13 @@ from functools import cache, cached_property
 from worker.doorbell import Doorbell
 from worker.errors import SettingsError
 from worker.lifecycle import TERMINAL, Status
+from worker.live import Live
 from worker.notice import Ear, Notices
 from worker.settings import Settings
 from worker.store import asking, reading, schema
 from worker.store.database import Database
 from worker.store.reading import RunView
+from worker.watching import Watch
 
 
 class Producer:
@@ -33,6 +35,18 @@ class Producer:
             return Notices(self.settings)
         except SettingsError:
             return None
+
+    @cached_property
+    def live(self) -> Live | None:
+        """Return what runs say while they go on, None where there is no broker."""
+        try:
+            return Live(self.settings)
+        except SettingsError:
+            return None
+
+    def watch(self, run_id: str, after: str | None = None) -> Watch:
+        """Return what tells of this run as it goes on; raises UsageError for what is not the id of an event."""
+        return Watch(self.database, self.live, run_id, after)
 
     def ear(self, run_id: str) -> Ear:
         """Return what wakes when this run ends."""

@@ -21,6 +21,7 @@ from worker.events import Events
 from worker.flower import FlowerEvents
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
+from worker.live import Broadcast, Live
 from worker.looks import Looks
 from worker.metrics import Metrics
 from worker.notice import EndNotices, Notices
@@ -61,6 +62,8 @@ class WorkerService:
         self.events.subscribe(self.metrics)
         self.events.subscribe(EndNotices(Notices(settings), self.outlet))
         self.events.subscribe(FlowerEvents(app, node, self.outlet))
+        if settings.publish != "off":
+            self.events.subscribe(Broadcast(settings, Live(settings), self.outlet))
         self.events.subscribe(Delivery(settings, self.database, self.outlet))
         self.probe = Probe(settings.http)
         self.vitals: Vitals | None = None

@@ -113,6 +113,11 @@ class Settings(BaseModel):
         alias="RUNWRIGHT_STREAM_LIMIT",
         description="Streams open at once in one worker; further steps are polled, those of foreground backends wait.",
     )
+    publish: Literal["single", "all", "off"] = Field(
+        "single",
+        alias="RUNWRIGHT_PUBLISH",
+        description="Which of the runs that are streamed `watch` sees live: those of no batch, all, or none.",
+    )
     request_timeout: PositiveFloat = Field(
         60.0, alias="RUNWRIGHT_REQUEST_TIMEOUT", description="Seconds that one request to the provider may take."
     )

@@ -115,8 +115,8 @@ _WARNINGS = frozenset(
 )
 # What happens to every run, and stands in `runwright show ID --events`: a line of each costs as much as its request.
 _COURSE = frozenset({"run.claimed", "run.created", "run.requires_action", "tool.finished"})
-# A tick for those who have something to do now and then, and what is for the metrics alone.
-_SILENT = frozenset({"worker.tended", "limit.waited"})
+# A tick for those who have something to do now and then, what is for the metrics alone, and what the model says.
+_SILENT = frozenset({"worker.tended", "limit.waited", "run.text"})
 
 
 def log_event(name: str, fields: Mapping[str, Any]) -> None:

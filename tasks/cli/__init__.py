@@ -3,9 +3,11 @@
     main                  the commands by name; the module of one is imported when it is to be run
     running               what it takes to run one, and how every error ends: one line, an exit code
     run_commands          submit, show, list
+    watch_commands        watch;  following: a run shown as it goes on
     change_commands       cancel, retry: by ids or by choice
     batch_commands        batch submit, list, show, watch, cancel, retry, export
     assistant_commands    assistants apply, list, show
+    backend_commands      backends
     tool_commands         tools list, call, in-doubt, answer
     approval_commands     approvals list, approve, deny
     schema_commands       migrate

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -30,6 +30,19 @@ PROMPT = (
     "If this document is an invoice, compute its total including VAT and look up its supplier in the table "
     "suppliers.csv; then summarise it in one sentence."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the demo asks, and of which assistant."""
+
+    file: Path
+    assistant: str
+    prompt: str
+    model: str | None
+    live: bool
+    as_json: bool
+
 
 app = typer.Typer()
 
@@ -62,16 +75,22 @@ def _stay(running: Stack) -> NoReturn:
 
 @app.command()
 def demo(
+    *,
     live: Annotated[bool, typer.Option("--live", help="Use OPENAI_*, REDIS_URL and DATABASE_URL.")] = False,
-    model: Annotated[str | None, typer.Option(help="Model to use in place of the one in assistants.yaml.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model to use in place of the one in the file of assistants.")
+    ] = None,
+    assistants: Annotated[Path, typer.Option(metavar="FILE", help="Assistants to bring in.")] = ASSISTANTS,
+    assistant: Annotated[str, typer.Option(help="The one of them that is asked.")] = ASSISTANT,
+    prompt: Annotated[str, typer.Option(help="What to do with each document.")] = PROMPT,
     as_json: JsonOption = False,
 ) -> None:
     """Run the main job over samples/: submit a batch, watch it, show what came out.
 
     Without --live it uses the simulator and embedded servers, whatever the environment holds.
     """
-    if not (SAMPLES.is_dir() and ASSISTANTS.is_file()):
-        raise UsageError(f"{SAMPLES}/ and {ASSISTANTS} are not here; run the demo in the repository's folder")
+    if not (SAMPLES.is_dir() and assistants.is_file()):
+        raise UsageError(f"{SAMPLES}/ and {assistants} are not here; run the demo in the repository's folder")
     chosen = {"RUNWRIGHT_TOOL_DATA": str(SAMPLES.resolve())}
     settings = Settings.from_env(environment(with_settings=live))
     if live and settings.openai_api_key is None:
@@ -83,7 +102,7 @@ def demo(
         for line in _where(running, simulate=not live):
             note(line)
         with running.interrupts.breaking():
-            completed = _main_job(running, model=model, live=live, as_json=as_json)
+            completed = _main_job(running, _Job(assistants, assistant, prompt, model, live, as_json))
         note("stopping what was started …")
     raise typer.Exit(0 if completed else 1)
 
@@ -103,19 +122,19 @@ def _where(running: Stack, *, simulate: bool) -> Iterator[str]:
     yield f"  logs      {running.logs}"
 
 
-def _main_job(running: Stack, *, model: str | None, live: bool, as_json: bool) -> bool:
+def _main_job(running: Stack, job: _Job) -> bool:
     """Submit the batch, watch it to its end and show it; returns whether every readable document has its answer."""
     producer = Producer(running.settings())
-    apply_file(producer, ASSISTANTS, **({"model": model} if model else {}))
+    apply_file(producer, job.file, **({"model": job.model} if job.model else {}))
     paths = batches.find([str(SAMPLES / "documents")])
-    if live:
-        _announce(producer, batches.estimate(producer, ASSISTANT, PROMPT, batches.read(paths)))
-    batch_id = batches.submit(producer, ASSISTANT, PROMPT, batches.read(paths), queue=QUEUE)
+    if job.live:
+        _announce(producer, batches.estimate(producer, job.assistant, job.prompt, batches.read(paths)))
+    batch_id = batches.submit(producer, job.assistant, job.prompt, batches.read(paths), queue=QUEUE)
     progress = watch(producer.database, batch_id, ERR, running.check)
     results = list(batches.results(producer.database, batch_id))
     folder = running.home / "results" / batch_id
     files_written = batches.export(producer.database, batch_id, folder)
-    if as_json:
+    if job.as_json:
         told = {"results": [asdict(one) for one in results], "files": [str(file) for file in files_written]}
         emit({**progress_json(progress), **told})
     else:

@@ -22,6 +22,10 @@ COMMANDS = {
     "demo": Listed("local", "Run the main job over samples/: submit a batch, watch it, show what came out."),
     "submit": Listed("run_commands", "Ask an assistant once."),
     "show": Listed("run_commands", "Show one run with its answer, tool calls and cost."),
+    "watch": Listed(
+        "watch_commands",
+        "Show what happens to a run, and what the model says as it says it; exit code 1 unless it completes.",
+    ),
     "list": Listed("run_commands", "List the newest runs, newest first."),
     "cancel": Listed(
         "change_commands",
@@ -40,6 +44,10 @@ COMMANDS = {
     "batch": Listed("batch_commands", "One run for each of many documents."),
     "assistants": Listed("assistant_commands", "Named configurations that runs ask."),
     "tools": Listed("tool_commands", "Functions that models may call."),
+    "backends": Listed(
+        "backend_commands",
+        "Show the protocols, and each server that assistants use: its key, and what it is seen to speak.",
+    ),
     "approvals": Listed("approval_commands", "Tool calls that wait for a person to agree."),
     "doctor": Listed(
         "care_commands", "Prove what must hold in the tables and at the provider; exit code 1 when something is wrong."

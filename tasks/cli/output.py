@@ -31,6 +31,11 @@ def emit(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, default=_plain))
 
 
+def emit_line(document: Any) -> None:
+    """Print one JSON document on a line of its own, of the many that a command gives."""
+    typer.echo(json.dumps(document, default=_plain))
+
+
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tasks import runs
+from tasks.cli.following import follow
 from tasks.cli.output import ERR, OUT, JsonOption, emit, note, say
 from tasks.cli.run_tables import run_details, runs_table
 from tasks.cli.timeline import timeline
@@ -49,12 +50,15 @@ def submit(
         runs.OnBusy, typer.Option(metavar="enqueue|reject", help="While an earlier run of the thread goes on.")
     ] = "enqueue",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 unless completed.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds that --wait waits at most.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait, and show what happens as `runwright watch` does.")
+    ] = False,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds that --wait or --watch waits at most.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask an assistant once."""
-    if timeout is not None and not wait:
-        raise UsageError("--timeout says how long --wait waits; give both or neither")
+    if timeout is not None and not (wait or watch):
+        raise UsageError("--timeout says how long --wait or --watch waits; give it with one of them")
     handle = runs.submit(
         assistant=assistant,
         input=_input(text),
@@ -66,7 +70,9 @@ def submit(
         on_end=on_end,
         on_busy=on_busy,
     )
-    if wait:
+    if watch:
+        _exit(follow(handle, after=None, timeout=timeout, as_json=as_json))
+    elif wait:
         _finish(handle, timeout, as_json=as_json)
     elif as_json:
         emit({"id": handle.id, "thread_id": handle.thread_id, "status": handle.status()})
@@ -106,6 +112,10 @@ def _finish(handle: runs.RunHandle, timeout: float | None, *, as_json: bool) -> 
         emit(view.as_json())
     else:
         OUT.print(run_details(view))
+    _exit(view)
+
+
+def _exit(view: RunView) -> None:
     if view.status is not Status.COMPLETED:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ from worker.store.database import Database
 from worker.store.reading import RunView
 
 NO_WORKER = "no worker is running; start one with `runwright up` or `celery -A worker.app worker`"
-_LISTS = {"approval": "runwright approvals list", "in_doubt": "runwright tools in-doubt"}
+LISTS = {"approval": "runwright approvals list", "in_doubt": "runwright tools in-doubt"}
 
 
 def hint(database: Database, console: Console) -> None:
@@ -23,5 +23,5 @@ def waits_for(view: RunView) -> str | None:
     if view.ended or view.cancel_requested_at is not None:
         return None
     open_ones = {call["question"] for call in view.tool_calls if call["question"] and call["decision"] is None}
-    lists = " and ".join(f"`{_LISTS[kind]}`" for kind in sorted(open_ones))
+    lists = " and ".join(f"`{LISTS[kind]}`" for kind in sorted(open_ones))
     return f"waits for a person: {lists}" if lists else None

@@ -74,6 +74,21 @@ def test_the_last_event_says_what_a_look_would(last: bytes, kind: type[Ended]) -
     assert ended == ask(saying(answer(200, whole)), lambda backend: backend.look("resp_1"))
 
 
+def test_whoever_asks_for_the_text_hears_it() -> None:
+    """Expected: each piece as it comes, cleaned of what no database holds, and the same end as without."""
+    heard: list[str] = []
+    last = told("completed", output=[TEXT])
+    pieces = DELTAS + event("response.output_text.delta", delta="\0") + event("response.refusal.delta", delta="no")
+
+    async def hear(backend: ResponsesBackend) -> Ended | None:
+        following = followed(await backend.create(replace(STEP, on_text=heard.append)))
+        with contextlib.closing(following):
+            return await following.ended(10)
+
+    assert ask(saying(BEGUN, pieces, last), hear) == ask(saying(BEGUN, pieces, last), follow)[0]
+    assert heard == ["hel", "lo", "\N{REPLACEMENT CHARACTER}"]
+
+
 def test_the_first_event_may_be_the_last() -> None:
     """Expected: its id and its end are both taken."""
     ended, _ = ask(saying(HEAD + told("completed", output=[TEXT])), follow)

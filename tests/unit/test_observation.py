@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from worker.outlet import Outlet
 from worker.store.claiming import Claim
 
 
-def claim(attempt: int = 1) -> Claim:
-    return Claim(
+def claim(attempt: int = 1, **changes: Any) -> Claim:
+    whole = Claim(
         run_id="run-1",
         thread_id="thread-1",
         seq=1,
@@ -47,6 +48,7 @@ def claim(attempt: int = 1) -> Claim:
         seconds_left=60.0,
         cancelling=False,
     )
+    return replace(whole, **changes)
 
 
 class Recorder:

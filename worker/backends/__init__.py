@@ -8,6 +8,7 @@ foreground what protocols share that keep nothing: a step lives on its connectio
 chat       their dialect that every compatible server speaks: chat completions
 completion a chat completion put together from its chunks, whose form chunks has; its calls by call_parts
 stateless  their dialect of Responses without background, store and conversations
+survey     what a server is seen to speak
 bodies     what is read of the provider's answers, checked
 assistants Assistants v2: threads, and runs that wait there for the outputs of their calls
   assistants_requests  what is sent

@@ -135,6 +135,12 @@ class BegunEvent(BaseModel):
     response: Named
 
 
+class TextEvent(BaseModel):
+    """A piece of what the model says."""
+
+    delta: str
+
+
 class EndedEvent(BaseModel):
     """The last event of a stream: the whole response."""
 

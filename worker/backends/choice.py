@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from worker.backends.assistants import AssistantsBackend
 from worker.backends.base import Backend
@@ -16,6 +16,7 @@ from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
 from worker.settings import Settings
 
+T = TypeVar("T")
 _NO_KEY = "none"  # a header must hold something, and servers that ask for no key do not read it
 
 
@@ -112,18 +113,25 @@ class Backends:
         place = self.place(config)
         return place.base_url or self._settings.openai_base_url or "OpenAI", self._key(place) or _NO_KEY
 
+    def http(self, place: Place) -> Http:
+        """Return connections to a place, whatever is spoken there; raises ProviderError where its key is missing."""
+        return self._speaking(place, _http)
+
     def _make(self, place: Place) -> Backend:
+        if place.protocol not in MAKERS:
+            raise ProviderError("unknown_backend", f"this version knows no backend {place.protocol!r}")
+        return self._speaking(place, MAKERS[place.protocol])
+
+    def _speaking(self, place: Place, make: Callable[[Server], T]) -> T:
         key = self._key(place)
         if place.key is not None and key is None:
             # Another worker may have it.
             told = f"{place.key} is not set in this worker, and the assistant's backend needs it"
             raise ProviderError("missing_key", told, transient=True)
-        if place.protocol not in MAKERS:
-            raise ProviderError("unknown_backend", f"this version knows no backend {place.protocol!r}")
         address = place.base_url or self._settings.openai_base_url
         server = Server(address, key or _NO_KEY, self._settings, self._prices, self._requests)
         try:
-            return MAKERS[place.protocol](server)
+            return make(server)
         except SettingsError as error:
             raise ProviderError("bad_key", str(error).replace(DEFAULT_KEY, place.key or DEFAULT_KEY)) from None
 

@@ -77,7 +77,7 @@ class ResponsesBackend:
 
     async def _create_streamed(self, step: Step) -> Created:
         content = encode({**_body(step), "stream": True})
-        reply, stream = await self._http.stream("/responses", content, self._told)
+        reply, stream = await self._http.stream("/responses", content, self._told, step.on_text)
         if stream is None:
             return _created(reply)
         try:

@@ -1,6 +1,7 @@
 """A step's stream of server-sent events, read for two of them alone: the first, for the id, and the last, for its end.
 
-Deltas are most of the bytes and most of the CPU of a stream: their data is skipped as it comes and never parsed.
+Deltas are most of the bytes and most of the CPU of a stream: their data is skipped as it comes and never parsed,
+unless somebody is to hear the text.
 """
 
 import asyncio
@@ -10,14 +11,17 @@ from contextlib import ExitStack
 import aiohttp
 
 from worker.backends.base import Ended, Look, Pending
+from worker.backends.bodies import TextEvent, read
 from worker.backends.faults import interrupted
 
 # Any of the first three may name the response; OpenAI's first event is always `response.created` (recorded).
 BEGUN = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 ENDED = frozenset({b"response.completed", b"response.failed", b"response.incomplete"})
 ERROR = b"error"
+_TEXT = b"response.output_text.delta"
 Event = tuple[bytes, bytes]
 Meaning = Callable[[bytes], Look]
+Hear = Callable[[str], None]
 
 
 class Reader:
@@ -58,15 +62,17 @@ class Reader:
 
 
 class Stream:
-    """The stream of one response; `meaning` says what the data of its last event means."""
+    """The stream of one response; `meaning` says what the data of its last event means, `hear` is given its text."""
 
-    def __init__(self, content: aiohttp.StreamReader, meaning: Meaning) -> None:
+    def __init__(self, content: aiohttp.StreamReader, meaning: Meaning, hear: Hear | None = None) -> None:
         """Read nothing yet; what is in `ends` is called when the stream is closed."""
         self.ends = ExitStack()
         self.broken = False
         self._content = content
         self._meaning = meaning
-        self._reader = Reader(BEGUN | ENDED | {ERROR})
+        self._hear = hear
+        self._heard = frozenset({_TEXT}) if hear else frozenset()
+        self._reader = Reader(BEGUN | ENDED | self._heard | {ERROR})
         self._events: list[Event] = []
 
     async def begun(self, key: str) -> bytes:
@@ -79,7 +85,7 @@ class Stream:
             raise interrupted(data, key)
         if name in ENDED:
             self._events.insert(0, (name, data))
-        self._reader.wanted = ENDED | {ERROR}
+        self._reader.wanted = ENDED | self._heard | {ERROR}
         return data
 
     async def ended(self, seconds: float) -> Ended | None:
@@ -93,7 +99,9 @@ class Stream:
     async def _ended(self) -> Ended | None:
         try:
             name, data = await self._next()
-            while name in BEGUN:
+            while name in BEGUN or name == _TEXT:
+                if self._hear and name == _TEXT:
+                    self._hear(read(data, TextEvent).delta)
                 name, data = await self._next()
             look = self._meaning(data) if name in ENDED else None
         except Exception:  # noqa: BLE001 - whatever it is, a look at the response tells what it has come to

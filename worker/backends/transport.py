@@ -23,7 +23,7 @@ from yarl import URL
 
 from worker.backends.bodies import clean, read
 from worker.backends.faults import explain, rejected, stalled, unreadable
-from worker.backends.streams import Meaning, Stream
+from worker.backends.streams import Hear, Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -134,15 +134,18 @@ class Http:
         """Whether there is a place for one more stream, which is to be taken before anything is awaited."""
         return not self.places.locked()
 
-    async def stream(self, path: str, content: bytes, meaning: Meaning) -> tuple[Reply, Stream | None]:
+    async def stream(
+        self, path: str, content: bytes, meaning: Meaning, hear: Hear | None = None
+    ) -> tuple[Reply, Stream | None]:
         """Send a POST that creates, and return the first event of its stream as the answer, with the stream.
 
-        It takes a place, and keeps it until it is closed. A server that answers in one piece leaves nothing to follow.
+        It takes a place, and keeps it until it is closed; `hear` is given the text of the answer. A server that answers
+        in one piece leaves nothing to follow.
         """
         with ExitStack() as ends:
             await self.places.acquire()
             ends.callback(self.places.release)
-            reading = partial(Stream, meaning=meaning)
+            reading = partial(Stream, meaning=meaning, hear=hear)
             reply, stream = await self.follow(path, content, reading, first=self._timeout, silence=self._timeout)
             if stream is not None:
                 stream.ends.enter_context(ends.pop_all())

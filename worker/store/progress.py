@@ -90,4 +90,4 @@ def need_tools(
     hold.add_usage(usage)
     hold.change_attempt(provider_id=None)
     hold.change_thread(last_item=last_item)
-    hold.note("requires_action", tools=[call.name for call in calls])
+    hold.note("requires_action", tools=[call.name for call in calls], calls=[call.call_id for call in calls])

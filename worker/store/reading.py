@@ -170,6 +170,15 @@ def events(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in rows]  # noqa: SLF001 - as above
 
 
+def news(connection: Connection, run_id: str, after: int) -> list[dict[str, Any]]:
+    """Return the rows of a run's journal behind this one, in order."""
+    columns = (EventRow.id, EventRow.at, EventRow.name, EventRow.attempt, EventRow.data)
+    rows = connection.execute(
+        select(*columns).where(EventRow.run_id == run_id, EventRow.id > after).order_by(EventRow.id)
+    )
+    return [dict(row._mapping) for row in rows]  # noqa: SLF001 - as above
+
+
 def attempts(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """Return the attempts at a run, in order, as their rows stand."""
     rows = connection.execute(select(Attempt).where(Attempt.run_id == run_id).order_by(Attempt.number))

@@ -1,0 +1,160 @@
+"""A watcher's text: pieces that are doubled, void, late or lost never make it tell anything twice or leave it out."""
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from tests.conformance.ground import Ground
+from tests.unit.test_observation import claim
+from worker import telemetry
+from worker.events import Events
+from worker.live import Broadcast, Entry, Live, is_published
+from worker.outlet import Outlet
+from worker.response import Usage
+from worker.settings import Settings
+from worker.store import progress
+from worker.telling import RunEvent
+from worker.watching import Watch
+
+
+class Stream(Live):
+    """The streams on a server of their own, which can go away."""
+
+    def __init__(self) -> None:
+        self._redis = fakeredis.FakeRedis()
+
+    def lose(self) -> None:
+        self._redis = redis.Redis(port=1)
+
+
+@pytest.fixture
+def ground(sqlite_url: str) -> Iterator[Ground]:
+    """Give a database with an assistant, and a worker."""
+    ground = Ground(sqlite_url)
+    ground.boot()
+    yield ground
+    ground.close()
+
+
+def ended(ground: Ground) -> str:
+    """Carry a run to its end, which is the text `done`."""
+    run_id, held = ground.submit(), ground.take()
+    ground.commit(held, progress.created, 0, "resp_1")
+    ground.settle(held)
+    return run_id
+
+
+def text(piece: str, offset: int = 0, *, fence: int = 1, step: int = 0) -> Entry:
+    return Entry(fence, "text", 1, step, offset, piece)
+
+
+def watch(ground: Ground, live: Live | None, run_id: str, after: str | None = None) -> list[RunEvent]:
+    return list(Watch(ground.database, live, run_id, after).events(timeout=10))
+
+
+def heard(events: list[RunEvent]) -> list[tuple[str | None, int | None, bool]]:
+    return [(event.text, event.offset, event.restart) for event in events if event.text]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([], [("done", 0, False)]),
+        ([text("do"), text("ne", 2)], [("do", 0, False), ("ne", 2, False)]),
+        ([text("do")], [("do", 0, False), ("ne", 2, False)]),
+        ([text("dr"), text("do", fence=2)], [("dr", 0, False), ("do", 0, True), ("ne", 2, False)]),
+        ([text("do", fence=2), text("drop"), text("ne", 2, fence=2)], [("do", 0, False), ("ne", 2, False)]),
+        ([Entry(2, "claimed"), text("stale"), text("done", fence=2)], [("done", 0, False)]),
+        ([text("dr")], [("dr", 0, False), ("done", 0, True)]),
+        ([text("ne", 2)], [("ne", 2, False), ("done", 0, True)]),
+    ],
+    ids=["unheard", "whole", "broken off", "begun anew", "stale between", "lost claim", "said otherwise", "trimmed"],
+)
+def test_joined_text_is_the_answer(ground: Ground, said: list[Entry], told: list[tuple[str, int, bool]]) -> None:
+    """Expected: what is missing comes with the end; what is begun anew says so; a worker that lost the run is mute."""
+    run_id, live = ended(ground), Stream()
+    live.publish({run_id: said})
+    assert heard(watch(ground, live, run_id)) == told
+
+
+def test_the_text_of_an_earlier_step_stands(ground: Ground) -> None:
+    """Expected: what the model said before its calls is not void because the answer is another."""
+    run_id, live = ground.submit(), Stream()
+    held = ground.take()
+    ground.commit(held, progress.created, 0, "resp_1")
+    ground.commit(held, progress.need_tools, step=0, calls=(), effects={}, usage=Usage(), last_item=None)
+    ground.commit(held, progress.created, 1, "resp_2")
+    ground.settle(held)
+    live.publish({run_id: [text("let me see"), Entry(1, "requires_action"), text("do", step=1)]})
+    assert heard(watch(ground, live, run_id)) == [("let me see", 0, False), ("do", 0, False), ("ne", 2, False)]
+
+
+def test_redis_that_goes_away_changes_nothing_but_the_pieces(ground: Ground) -> None:
+    """Expected: a watcher goes on with the journal; what it was told of the answer before is said to be void."""
+    run_id, live = ended(ground), Stream()
+    live.publish({run_id: [text("do")]})
+    first = next(event for event in watch(ground, live, run_id) if event.text)
+    live.lose()
+    for gone in (live, None):
+        assert heard(watch(ground, gone, run_id)) == [("done", 0, False)]
+        assert heard(watch(ground, gone, run_id, first.id))[-1] == ("done", 0, True)
+
+
+def test_a_journal_that_was_cleaned_leaves_the_end(ground: Ground) -> None:
+    """Expected: the end is told once, from the run's row alone."""
+    run_id = ended(ground)
+    before = watch(ground, None, run_id)
+    with ground.database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM runwright_events")
+    (end,) = watch(ground, None, run_id)
+    assert (end.kind, end.output_text) == ("end", "done")
+    assert watch(ground, None, run_id, before[-2].id) == [end_of(end, before[-2].id)]
+    assert watch(ground, None, run_id, end.id) == watch(ground, None, run_id, before[-1].id) == []
+
+
+def end_of(end: RunEvent, after: str) -> RunEvent:
+    changes = {name: getattr(end, name) for name in end.__slots__}
+    return RunEvent(**{**changes, "id": f"{after}-end"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "batch", "published"),
+    [
+        ({}, {}, None, False),
+        ({}, {"stream": True}, None, True),
+        ({}, {"stream": True}, "batch", False),
+        ({"RUNWRIGHT_STREAM": "on"}, {}, None, True),
+        ({"RUNWRIGHT_STREAM": "on"}, {"stream": False}, None, False),
+        ({}, {"backend": "chat"}, None, True),
+        ({"RUNWRIGHT_BACKEND": "chat"}, {"stream": False}, None, False),
+        ({"RUNWRIGHT_PUBLISH": "all"}, {"stream": True}, "batch", True),
+        ({"RUNWRIGHT_PUBLISH": "off"}, {"stream": True}, None, False),
+    ],
+)
+def test_who_is_published(
+    settings: dict[str, str], config: dict[str, object], batch: str | None, published: bool
+) -> None:
+    """Expected: what is streamed, or lives on its connection, and is of no batch, unless a setting says otherwise."""
+    assert is_published(claim(config=config, batch_id=batch), Settings.from_env(settings)) is published
+
+
+def test_pieces_that_come_together_are_one_entry() -> None:
+    """Expected: one entry for a bunch of pieces, in its place between the rows, and no word of it in any log."""
+    live, outlet, events = Stream(), Outlet(), Events()
+    events.subscribe(Broadcast(Settings.from_env({}), live, outlet))
+    events.subscribe(telemetry.log_event)
+    streamed, silent = claim(config={"stream": True}), claim(config={})
+    with capture_logs() as logged:
+        events.emit("run.created", claim=streamed, step=0)
+        for offset, piece in enumerate("secret"):
+            events.emit("run.text", claim=streamed, step=0, offset=offset, text=piece)
+        events.emit("run.ended", claim=streamed, status="completed")
+        events.emit("run.ended", claim=silent, status="failed")
+    outlet.start()
+    outlet.stop()
+    entries = [entry for _, entry in live.read("run-1", (0, 0), 0.0) or ()]
+    assert entries == [Entry(1, "created"), text("secret"), Entry(1, "completed")]
+    assert {line["event"] for line in logged} == {"run.ended"}
