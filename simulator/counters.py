@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from itertools import takewhile
 from typing import Any
 
 from simulator.responses import Response
@@ -84,9 +85,11 @@ class Counters:
     def answered(self, response: Response, now: float) -> None:
         """Count the calls of a new response's input that were answered before.
 
+        What stands before the model's last words is history, which a client without a conversation sends each time.
+
         Where the response that took the first answer failed or was cancelled, giving it again is no mistake.
         """
-        for item in response.inputs:
+        for item in takewhile(_is_asked, reversed(response.inputs)):
             if item["type"] != "function_call_output":
                 continue
             earlier = self._answered.get(item["call_id"])
@@ -153,3 +156,7 @@ class Counters:
             "outputs_after_failure": self.outputs_after_failure,
             "active_in_conversations": active,
         }
+
+
+def _is_asked(item: dict[str, Any]) -> bool:
+    return item["type"] == "function_call_output" or (item["type"] == "message" and item.get("role") != "assistant")

@@ -25,6 +25,7 @@ from tests.chaos.effects import TOOLS
 from tests.chaos.fight import FROZEN, Fight, Plan, Tally
 from tests.nursery import Nursery
 from tests.servers import REAPER, is_foreign, simulator, stack
+from worker.backends.places import PROTOCOLS
 from worker.store.database import Database
 from worker.store.migrating import migrate
 
@@ -39,6 +40,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--threads", type=int, help="conversations; not given: one for 20 runs")
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
+    parser.add_argument("--backend", choices=list(PROTOCOLS), default="responses", help="RUNWRIGHT_BACKEND")
     parser.add_argument("--lease", type=float, default=10.0, help="RUNWRIGHT_LEASE in seconds")
     parser.add_argument("--latency", default="0.5:3", help="seconds that a response takes, as the simulator reads them")
     parser.add_argument("--on-unknown", choices=["fail", "create"], default="fail", help="RUNWRIGHT_ON_UNKNOWN")
@@ -91,14 +93,15 @@ def fight(given: argparse.Namespace, folder: Path, show: Callable[[int, Counter[
         nursery = servers.enter_context(Nursery(folder))
         redis = servers.enter_context(breakable_redis(folder))
         url, database = servers.enter_context(_database(folder, given.database))
-        provider = servers.enter_context(
-            simulator(folder, os.environ, "--latency", given.latency, "--seed", str(given.seed))
-        )
+        stateless = str(given.backend == "responses-stateless").lower()
+        options = ("--latency", given.latency, "--seed", str(given.seed), "--stateless", stateless)
+        provider = servers.enter_context(simulator(folder, os.environ, *options))
         there = servers.enter_context(stack(folder, url, redis.url, provider))
         there.assistant("clerk", tools=TOOLS)
         plan = plan_of(given)
         env = {
             **there.env,
+            "RUNWRIGHT_BACKEND": given.backend,
             "RUNWRIGHT_LEASE": str(given.lease),
             "RUNWRIGHT_ON_UNKNOWN": given.on_unknown,
             # A frozen worker may send its create when it wakes.
@@ -111,7 +114,7 @@ def fight(given: argparse.Namespace, folder: Path, show: Callable[[int, Counter[
         }
         course = Fight(plan, nursery=nursery, env=env, redis=redis, database=database, show=show)
         course.run()
-        audit = Audit(course.expected, provider.counters(), folder)
+        audit = Audit(course.expected, provider.counters(), folder, given.backend)
         return figures(plan, course.tally, audit)
 
 
@@ -135,6 +138,7 @@ def figures(plan: Plan, tally: Tally, audit: Audit) -> dict[str, Any]:
         "executions of tools": audit.executions().total(),
         "unknown outcomes": len(audit.unknown()),
         "adopted": audit.adopted(),
+        "asked for again": audit.reissued(),
         "hand-over seconds": _spread(tally.stop_seconds),
         "recovery seconds": _spread([wait.seconds for wait in clear]),
         "from the kill to the reaper": _spread([wait.to_reaped for wait in clear]),

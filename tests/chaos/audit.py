@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from tests.chaos.effects import EXECUTIONS, ONCE
+from worker.backends.places import PROTOCOLS
 from worker.lifecycle import TERMINAL, Status
 from worker.models import Attempt, Message, Outgoing, Run, Thread
 from worker.producer import producer
@@ -27,7 +28,11 @@ class Expected:
 class Audit:
     """Compares the expected with the rows and with what the provider and the tools have counted."""
 
-    def __init__(self, expected: Sequence[Expected], counters: dict[str, Any], data: Path) -> None:
+    def __init__(
+        self, expected: Sequence[Expected], counters: dict[str, Any], data: Path, protocol: str = "responses"
+    ) -> None:
+        """Take what there is; the protocol says what may be asked for again, and what is one run there."""
+        self._can = PROTOCOLS[protocol]
         self._expected = expected
         self._counters = counters
         self._data = data
@@ -36,6 +41,9 @@ class Audit:
             self._attempts = list(connection.execute(select(Attempt)))
             self._said = list(connection.execute(select(Message.run_id, Message.role).order_by(Message.id)))
             self._left = connection.execute(select(func.count()).select_from(Outgoing)).scalar_one()
+            again = select(Attempt.run_id, func.sum(Attempt.reissued), func.count(Attempt.error_code))
+            asked = connection.execute(again.group_by(Attempt.run_id))
+            self._again = {run_id: int(reissued + failed) for run_id, reissued, failed in asked}
             self._threads = {row.id: row for row in connection.execute(select(Thread))}
 
     def faults(self) -> dict[str, list[str]]:
@@ -47,12 +55,17 @@ class Audit:
             "duplicated provider runs": self.duplicated(),
             "unknown although run": self.unknown_although_run(),
             "overlaps": ["the provider counted them"] * self._counters["overlaps"],
-            "duplicated outputs": ["the provider counted them"] * self._counters.get("duplicate_outputs", 0),
+            "duplicated outputs": self.outputs_given_twice(),
             "duplicated once effects": self.twice(),
             "order": self.out_of_order(),
             "messages": self.wrong_messages(),
             "untold": ["the outbox"] * self._left,
         }
+
+    def outputs_given_twice(self) -> list[str]:
+        """Return the outputs that were given twice; a step that was asked for again brings its outputs again."""
+        count = self._counters.get("duplicate_outputs", 0) if self._can.resumes else 0
+        return ["the provider counted them"] * count
 
     def lost(self) -> list[str]:
         """Return the runs that have not ended or are not there at all."""
@@ -83,12 +96,21 @@ class Audit:
     def duplicated(self) -> list[str]:
         """Return the runs with more provider runs than they take, or with a step that was created twice."""
         wrong = [f"{one.id}: {self._made(one.id)} for {one.steps}" for one in self._expected if self._excess(one)]
+        if not self._can.resumes:  # what was asked for again is counted, and no more than that may be there twice
+            return wrong
         return wrong + ["a step that the provider counted twice"] * self._counters["duplicate_steps"]
 
     def _excess(self, one: Expected) -> bool:
         row, made = self._rows.get(one.id), self._made(one.id)
+        steps = 1 if self._can.holds else one.steps
         completed = row is not None and row.status == Status.COMPLETED == one.status
-        return made != one.steps if completed else made > one.steps
+        if not self._can.resumes:
+            return made > steps + self._again.get(one.id, 0) or (completed and made < steps)
+        return made != steps if completed else made > steps
+
+    def reissued(self) -> int:
+        """Return how many steps were asked for again, since no provider goes on with them."""
+        return sum(attempt.reissued for attempt in self._attempts)
 
     def _made(self, run_id: str) -> int:
         return int(self._counters["by_run"].get(run_id, {"provider_runs": 0})["provider_runs"])

@@ -230,6 +230,7 @@ def test_estimates_come_from_the_text_and_then_from_what_was_used(claim: Claim) 
     gate = gates(Counting())
     asked: Step = step({"max_output_tokens": 100, "instructions": "x" * 40}, text="y" * 40)
     assert gate._estimate(asked, "plain") == (120, 100)
+    assert gate._estimate(replace(asked, history=[{"role": "user", "content": "z" * 4000}]), "plain")[1] > 1000
     gate.learn("plain", 150)
     gate.learn("plain", 200)
     assert gate._estimate(asked, "plain") == (160, 100)

@@ -150,6 +150,7 @@ class Gates:
         limits). It takes what steps of its assistant usually do; the first of them is taken to be of both.
         """
         texts = [step.config.get("instructions") or "", *(answer.output for answer in step.answers)]
+        texts += map(str, step.history)
         texts += [str(part.get("text", "") if isinstance(part, Mapping) else part) for part in step.input]
         asked, answer = sum(map(len, texts)) // 4, int(step.config.get("max_output_tokens") or 0)
         least = max(asked, answer)
