@@ -93,19 +93,24 @@ class EngineStep(bootsteps.StartStopStep):
 
     def _shutting_down(self, **_options: Any) -> None:
         """Begin to hand over at the first signal; a second one gives running tools no more time."""
-        if not self.service.engine.ready:  # still waiting for the database: nothing is held
+        if not self.service.engine.ready.is_set():  # still waiting for the database: nothing is held
             raise SystemExit(0)
         self.service.engine.begin_stop()
 
     def stop(self, worker: Any) -> None:
         """Hand every run over."""
-        self.service.stop()
-        if (
-            self.service.engine.failed
-        ):  # Celery has noted its own signal, and a supervisor must not take this for an end
-            worker.exitcode = 1
+        asked_for = self.service.engine.told_to_stop
+        self.terminate(worker)
+        if asked_for and not self.service.engine.failed:
+            # Celery counts what its consumer meets on the way, such as a Redis that goes at the same time, as its end.
+            worker.exitcode = 0
 
-    terminate = stop
+    def terminate(self, worker: Any) -> None:
+        """Hand every run over all the same."""
+        self.service.stop()
+        if self.service.engine.failed:
+            # Celery has noted its own signal, and a supervisor must not take this for an end.
+            worker.exitcode = 1
 
 
 def _asks_for_prefork(argv: list[str]) -> bool:

@@ -54,8 +54,9 @@ class Engine:
         self._claiming: asyncio.Future[list[Claim]] | None = None
         self._left = False
         self._suspects: set[str] = set()
-        self._told_to_stop = False
-        self._ready = threading.Event()
+        self.told_to_stop = False
+        self._due, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.ready = threading.Event()  # the worker is registered, or could not be
         self._failure: BaseException | None = None
         self._on_death: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -66,33 +67,31 @@ class Engine:
         """Start the loop and return when the worker is registered; on_death is called if the engine dies later."""
         self._on_death = on_death
         self._thread.start()
-        self._ready.wait()
+        self.ready.wait()
         if self._failure:
             raise self._failure
 
     def wake(self) -> None:
         """Look for due runs now."""
-        if self._ready.is_set() and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._due.set)
+        self._on_loop(self._due.set)
 
     def begin_stop(self) -> None:
         """Stop claiming and hand every run over; called once more, give running tools no more time."""
-        if self._ready.is_set() and self._thread.is_alive():
-            self._loop.call_soon_threadsafe((self._hurry if self._told_to_stop else self._stopping).set)
-            self._told_to_stop = True
+        hurry, self.told_to_stop = self.told_to_stop, self.told_to_stop or self.ready.is_set()
+        self._on_loop((self._hurry if hurry else self._stopping).set)
+
+    def _on_loop(self, act: Callable[[], None]) -> None:
+        if self.ready.is_set() and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(act)
 
     def stop(self, seconds: float) -> bool:
         """Hand every run over, and tell whether the loop has ended within these seconds, having told the database."""
-        if not self._told_to_stop:
+        if not self.told_to_stop:
             self.begin_stop()
-        if self._ready.is_set() and self._thread.is_alive():
+        if self.ready.is_set():
             self._thread.join(seconds)
         return (self._left or self.failed) and not self._thread.is_alive()
-
-    @property
-    def ready(self) -> bool:
-        """Whether the worker is registered, or could not be."""
-        return self._ready.is_set()
 
     @property
     def failed(self) -> bool:
@@ -113,20 +112,19 @@ class Engine:
             uvloop.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whatever ended the engine must end the worker
             self._failure = error
-            if self._ready.is_set():
+            if self.ready.is_set():
                 _log.critical("engine_died", exc_info=error)
-        if self._ready.is_set():
+        if self.ready.is_set():
             self._on_death()
-        self._ready.set()
+        self.ready.set()
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._due, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._parts = self._make_parts()
         self._settings = self._parts.settings
         self._share = Share(self._settings.idle_poll / 2)
         await self._register()
-        self._ready.set()
+        self.ready.set()
         side = [self._claim_loop, self._cancel_loop, self._reap_loop, self._lease_loop]
         tasks = [asyncio.create_task(self._until_stopped(loop()), name=loop.__name__) for loop in side]
         try:

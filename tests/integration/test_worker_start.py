@@ -131,6 +131,15 @@ def test_a_worker_claims_only_its_own_queues(worker: CeleryWorker, stack: Stack)
     assert (other.status(), other.result().attempts) == (Status.QUEUED, 0)
 
 
+def test_a_worker_that_stops_without_its_broker_ends_well(stack: Stack, tmp_path: Path) -> None:
+    """Expected: exit code 0 although Redis is gone, since the runs are let go in the database; no traceback."""
+    with breakable_redis(tmp_path) as redis, stack.worker(REDIS_URL=redis.url) as worker:
+        redis.kill()
+        worker.wait_for(lambda: "Cannot connect to redis" in worker.log(), "the loss to be noticed")
+        code = worker.stop()
+        assert (code, "Traceback" in worker.log().partition("Cannot connect")[2]) == (0, False), worker.log()
+
+
 def test_a_worker_whose_engine_dies_does_not_end_well(worker: CeleryWorker, stack: Stack) -> None:
     """Expected: its exit code is not 0, so that a supervisor starts it again; the last test, for it ends the worker."""
     database = Database(stack.env["DATABASE_URL"])
@@ -139,12 +148,3 @@ def test_a_worker_whose_engine_dies_does_not_end_well(worker: CeleryWorker, stac
     database.close()
     assert worker.popen.wait(30) == 1
     assert logged(worker, "engine_died")
-
-
-def test_a_worker_that_stops_without_its_broker_ends_well(stack: Stack, tmp_path: Path) -> None:
-    """Expected: exit code 0 although Redis is gone, since the runs are let go in the database; no traceback."""
-    with breakable_redis(tmp_path) as redis, stack.worker(REDIS_URL=redis.url) as worker:
-        redis.kill()
-        worker.wait_for(lambda: "Cannot connect to redis" in worker.log(), "the loss to be noticed")
-        code = worker.stop()
-        assert (code, "Traceback" in worker.log().partition("Cannot connect")[2]) == (0, False), worker.log()
