@@ -12,6 +12,7 @@
     limits/     the provider's limits over the whole fleet
     sharing     leaves other workers their part of a burst
     engine      thousands of runners;  lease: keeps this worker alive;  pool: the way to the store, commits together
+    consumer    Celery's, which a lost broker does not end
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     envelope    how a ring lies on Redis
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery

@@ -1,6 +1,7 @@
 """Starting a worker: what is wrong is said in one line with exit code 2; what runs is said in one line at boot."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
+from redis import Redis
 from sqlalchemy import text
 
 from tasks import runs
 from tests.chaos.breakables import breakable_redis
 from tests.servers import ROOT, CeleryWorker, Stack, running
+from worker import urls
 from worker.lifecycle import Status
 from worker.store.database import Database
 
@@ -138,6 +142,23 @@ def test_a_worker_that_stops_without_its_broker_ends_well(stack: Stack, tmp_path
         worker.wait_for(lambda: "Cannot connect to redis" in worker.log(), "the loss to be noticed")
         code = worker.stop()
         assert (code, "Traceback" in worker.log().partition("Cannot connect")[2]) == (0, False), worker.log()
+
+
+def test_a_worker_that_holds_a_message_outlives_its_broker(stack: Stack, tmp_path: Path) -> None:
+    """Expected: it goes on and finds the next Redis, though a message that it had taken was not acknowledged yet."""
+    database = Database(os.environ["DATABASE_URL"])
+    with breakable_redis(tmp_path) as redis, stack.worker("--without-mingle", REDIS_URL=redis.url) as worker:
+        with Celery("shop", broker=redis.url, set_as_current=False) as shop, database.write():
+            # Its task waits for the lock that we hold.
+            shop.send_task("runs.submit", kwargs={"assistant": "clerk", "input": "x"}, queue="runwright.default")
+            with Redis.from_url(urls.redis_client_url(redis.url)) as client:
+                worker.wait_for(lambda: client.hlen("unacked") == 1, "the message to be taken")
+            redis.kill()
+            worker.wait_for(lambda: "Cannot connect to redis" in worker.log(), "the loss to be noticed")
+        redis.start()
+        worker.wait_for(lambda: worker.log().count("Connected to redis") == 2, "the worker to be back", 60)
+        assert worker.stop() == 0
+    database.close()
 
 
 def test_a_worker_whose_engine_dies_does_not_end_well(worker: CeleryWorker, stack: Stack) -> None:
