@@ -157,7 +157,7 @@ def test_a_worker_that_holds_a_message_outlives_its_broker(stack: Stack, tmp_pat
             worker.wait_for(lambda: "Cannot connect to redis" in worker.log(), "the loss to be noticed")
         redis.start()
         worker.wait_for(lambda: worker.log().count("Connected to redis") == 2, "the worker to be back", 60)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
     database.close()
 
 
