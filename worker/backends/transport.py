@@ -29,6 +29,8 @@ from worker.errors import ProviderError, SettingsError
 Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
+# The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
+_ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,12 @@ class Http:
         timeout: float,
         streams: int = 0,
         headers: Mapping[str, str] | None = None,
+        foreign: bool = False,
     ) -> None:
         """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
 
-        `headers` go with each request, beside those of the openai client.
+        `headers` go with each request, beside those of the openai client; a `foreign` server, which is not that of
+        OPENAI_BASE_URL, gets none that the client takes from the environment.
         """
         if not (api_key.isascii() and api_key.isprintable()):
             raise SettingsError("OPENAI_API_KEY: holds a character that no HTTP header can carry, such as a line break")
@@ -94,7 +98,7 @@ class Http:
             connector=aiohttp.TCPConnector(
                 limit=requests + streams, keepalive_timeout=_KEEP_ALIVE, ssl=httpx2.create_ssl_context()
             ),
-            headers={**_headers(sdk), **(headers or {})},
+            headers={**_headers(sdk, foreign=foreign), **(headers or {})},
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(URL(self._url)),
             # One timer for a whole request, so that a server that trickles its answer meets it too. Connecting has
@@ -217,9 +221,11 @@ def encode(body: Mapping[str, Any]) -> bytes:
         raise ProviderError("invalid_request", f"the request cannot be written as JSON: {error}") from None
 
 
-def _headers(sdk: openai.AsyncOpenAI) -> dict[str, str]:
-    given = {**sdk.default_headers, **sdk.auth_headers}
-    return {name: value for name, value in given.items() if isinstance(value, str)}
+def _headers(sdk: openai.AsyncOpenAI, *, foreign: bool) -> dict[str, str]:
+    given = {
+        name: value for name, value in sdk.default_headers.items() if not foreign or name.lower().startswith(_ANYBODYS)
+    }
+    return {name: value for name, value in {**given, **sdk.auth_headers}.items() if isinstance(value, str)}
 
 
 def _proxy(url: URL) -> str | None:
