@@ -10,6 +10,7 @@ import pytest
 from tests.conformance.test_responses_backend import LOST, PAGE, hang, limit
 from tests.foreground import DIALECTS, HEAD, ID, ask, begun, carry, foreground, hello, piece, queued, taken
 from tests.scripted import KEY, Request, Script, answer, saying, scripted, step, transience
+from worker.backends import streams, transport
 from worker.backends.base import Done, Failed, Opened, Tail
 from worker.backends.foreground import ForegroundBackend, Patience
 from worker.errors import ProviderError
@@ -98,6 +99,47 @@ def test_silence_once_it_has_begun_is_noticed(dialect: str) -> None:
     ended = ask(dialect, then_silence(begun(dialect)), carry, stall=0.2, queue=60.0)
     assert isinstance(ended, Failed)
     assert (ended.code, ended.transient) == ("stalled", True)
+
+
+def test_comments_do_not_keep_a_step_for_ever(dialect: str) -> None:
+    """Expected: a server that only keeps the connection open has as long as its queue may take, not the run's hour."""
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield begun(dialect)
+        while True:
+            yield b": still here\n\n"
+            await asyncio.sleep(0)
+
+    ended = ask(dialect, script, carry, stall=60.0, queue=0.3)
+    assert isinstance(ended, Failed)
+    assert (ended.code, ended.transient) == ("stalled", True)
+
+
+@pytest.mark.parametrize("rest", [b": a comment\n", b"data: one line without an end", b"event: other\ndata: {}\n\n"])
+def test_a_stream_without_an_end_is_left(dialect: str, rest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: the attempt has failed when it takes more than any answer does; nothing of it is kept in memory."""
+    monkeypatch.setattr(streams, "MOST", 1_000_000)
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield begun(dialect)
+        while True:
+            yield rest * 1000
+
+    ended = ask(dialect, script, carry)
+    assert isinstance(ended, Failed)
+    assert (ended.code, ended.transient) == ("too_long", True)
+
+
+def test_an_answer_in_one_piece_without_an_end(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: left unread like one that cannot be read; the chain makes a failed attempt of it."""
+    monkeypatch.setattr(transport, "_LARGEST", 1_000_000)
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+        while True:
+            yield b" " * 100_000
+
+    assert transience(refused(dialect, script)) == "unknown"
 
 
 def test_a_queue_is_no_silence(dialect: str) -> None:

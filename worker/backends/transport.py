@@ -23,12 +23,13 @@ from yarl import URL
 
 from worker.backends.bodies import clean, read
 from worker.backends.faults import explain, rejected, stalled, unreadable
-from worker.backends.streams import Hear, Meaning, Stream
+from worker.backends.streams import AnswerTooLong, Hear, Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
 Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
+_LARGEST = 64 * 2**20  # bytes of an answer in one piece
 # The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
 _ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
 
@@ -125,7 +126,7 @@ class Http:
         try:
             # A redirected POST would be sent twice.
             async with self._session.request(method, url, data=content, allow_redirects=False) as response:
-                body = await response.read()
+                body = await _body(response)
         except Exception as error:  # noqa: BLE001 - whatever a server makes the client raise, nothing else may leave
             # Without the cause: its text may repeat the key that the server was given.
             raise explain(error, creating=creating) from None
@@ -195,16 +196,27 @@ class Http:
         self, response: aiohttp.ClientResponse, reading: Callable[[aiohttp.StreamReader], Read]
     ) -> tuple[Reply, Read | None]:
         if not 200 <= response.status < 300:
-            body = await response.read()
+            body = await _body(response)
             raise rejected(response.status, response.headers, body, key=self.key, creating=True)
         if response.content_type != "text/event-stream":
-            return Reply(response.headers, await response.read()), None
+            return Reply(response.headers, await _body(response)), None
         opened = reading(response.content)
         return Reply(response.headers, await opened.begun(self.key)), opened
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Read it to its end, decompressed; no server gets more of our memory than its answer can be worth."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > _LARGEST:
+            raise AnswerTooLong
+    return b"".join(pieces)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
