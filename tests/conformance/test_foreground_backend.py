@@ -45,6 +45,18 @@ def test_an_answer(dialect: str, whole: bool) -> None:
     ask(dialect, script, story)
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1E+999"])
+def test_numbers_that_are_none_are_not_kept(dialect: str, number: bytes) -> None:
+    """Expected: the answer, in words that are JSON; what is not would be refused by the database, and paid for again."""
+    odd = piece(dialect)
+    said = odd["choices"][0]["message"] if dialect == "chat" else odd["output"][0]
+    said["reasoning_details"] = [{"score": "HERE"}]
+    script = saying(answer(200, json.dumps(odd).encode().replace(b'"HERE"', number)))
+    ended = ask(dialect, script, carry)
+    assert isinstance(ended, Done)
+    assert json.loads(json.dumps(ended.items[-1], allow_nan=False))["reasoning_details"] == [{"score": None}]
+
+
 def test_a_slow_answer_is_told_to_who_asks_once_more(dialect: str) -> None:
     """Expected: nothing so soon, and nothing lost by that."""
     go_on = asyncio.Event()
