@@ -47,7 +47,7 @@ def test_an_answer(dialect: str, whole: bool) -> None:
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1E+999"])
 def test_numbers_that_are_none_are_not_kept(dialect: str, number: bytes) -> None:
-    """Expected: the answer, in words that are JSON; what is not would be refused by the database, and paid for again."""
+    """Expected: the answer, as JSON; what is none would be refused by the database, and paid for again."""
     odd = piece(dialect)
     said = odd["choices"][0]["message"] if dialect == "chat" else odd["output"][0]
     said["reasoning_details"] = [{"score": "HERE"}]
