@@ -41,7 +41,7 @@ def _whole(backend: Any) -> Any:
 
 
 def _key_variable(name: str) -> str:
-    if name != DEFAULT_KEY and not re.fullmatch(rf"{KEY_PREFIX}[A-Z0-9_]+", name):
+    if name != DEFAULT_KEY and not re.fullmatch(rf"{KEY_PREFIX}[A-Z0-9_]{{1,80}}", name):
         raise ValueError(f"{DEFAULT_KEY}, or a variable that begins with {KEY_PREFIX}")
     return name
 
@@ -61,6 +61,8 @@ def _truncation(given: Any) -> Any:
 def _without_secret(url: str) -> str:
     if "@" in url or "?" in url:
         raise ValueError("an address without a user and without a query: it is shown; the key goes into api_key")
+    if not re.fullmatch(r"[!-~]{1,300}", url) or "#" in url:
+        raise ValueError("at most 300 letters, digits and signs of ASCII, no space and no '#' among them")
     return url
 
 

@@ -9,7 +9,7 @@ import structlog
 
 from tools.outcome import error_output
 from worker.backends.base import Answer, Backend, Created, Ended, Failed, Item, NeedsTools, Step
-from worker.backends.places import PROTOCOLS
+from worker.backends.places import PROTOCOLS, Place
 from worker.calls import NEVER_RAN, Calls
 from worker.crashpoints import reach
 from worker.errors import ProviderError
@@ -34,7 +34,7 @@ class Chain:
         self._claim = claim
         self._parts = pace.parts
         self._settings = pace.settings
-        self._place = pace.parts.backends.place(claim.config)
+        self._place = Place.parse(claim.stays_at) if claim.stays_at else pace.parts.backends.place(claim.config)
         self._can = PROTOCOLS[self._place.protocol]
         self._backend: Backend
         self.number = claim.step

@@ -9,12 +9,17 @@ output. What came after the newest user's message is the run's own and always se
 import asyncio
 import copy
 import importlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from worker import tokens
 from worker.backends.base import Item
 from worker.errors import ProviderError
+
+_SECONDS = 30.0  # for a function of the user's own; it holds the place of its step meanwhile
 
 
 async def truncated(items: Sequence[Item], config: Mapping[str, Any], beside: int = 0) -> list[Item]:
@@ -82,12 +87,30 @@ async def _by_function(named: str, items: Sequence[Item], config: Mapping[str, A
     """Call the user's function with copies, beside the loop: it may take its time over a long conversation."""
     function = _found(named)
     try:
-        chosen = await asyncio.to_thread(function, copy.deepcopy(list(items)), copy.deepcopy(dict(config)))
+        async with asyncio.timeout(_SECONDS):
+            chosen = await _aside(partial(function, copy.deepcopy(list(items)), copy.deepcopy(dict(config))))
+    except TimeoutError:
+        raise _refused(named, f"has taken longer than {_SECONDS:g} s") from None
     except Exception as error:  # noqa: BLE001 - it is foreign code: whatever it raises is an error of this run alone
         raise _refused(named, f"raised {type(error).__name__}: {error}") from None
     if not isinstance(chosen, list) or not all(isinstance(item, dict) for item in chosen):
         raise _refused(named, "returned something else than a list of items")
     return chosen
+
+
+async def _aside(work: Callable[[], Any]) -> Any:
+    """Return what it gives, from a thread of its own that no exit of the process waits for, as an executor's does."""
+    done: Future[Any] = Future()
+    done.set_running_or_notify_cancel()  # nobody can cancel it any more: what comes too late is dropped
+
+    def carry_out() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            done.set_exception(error)
+
+    threading.Thread(target=carry_out, name="truncation", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _found(named: str) -> Callable[[list[Item], dict[str, Any]], Any]:

@@ -10,6 +10,7 @@ import pytest
 from tests.conformance.test_responses_backend import LOST, PAGE, hang, limit
 from tests.foreground import DIALECTS, HEAD, ID, ask, begun, carry, foreground, hello, piece, queued, taken
 from tests.scripted import KEY, Request, Script, answer, saying, scripted, step, transience
+from worker.backends import streams, transport
 from worker.backends.base import Done, Failed, Opened, Tail
 from worker.backends.foreground import ForegroundBackend, Patience
 from worker.errors import ProviderError
@@ -42,6 +43,18 @@ def test_an_answer(dialect: str, whole: bool) -> None:
         created.following.close()
 
     ask(dialect, script, story)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1E+999"])
+def test_numbers_that_are_none_are_not_kept(dialect: str, number: bytes) -> None:
+    """Expected: the answer, as JSON; what is none would be refused by the database, and paid for again."""
+    odd = piece(dialect)
+    said = odd["choices"][0]["message"] if dialect == "chat" else odd["output"][0]
+    said["reasoning_details"] = [{"score": "HERE"}]
+    script = saying(answer(200, json.dumps(odd).encode().replace(b'"HERE"', number)))
+    ended = ask(dialect, script, carry)
+    assert isinstance(ended, Done)
+    assert json.loads(json.dumps(ended.items[-1], allow_nan=False))["reasoning_details"] == [{"score": None}]
 
 
 def test_a_slow_answer_is_told_to_who_asks_once_more(dialect: str) -> None:
@@ -98,6 +111,47 @@ def test_silence_once_it_has_begun_is_noticed(dialect: str) -> None:
     ended = ask(dialect, then_silence(begun(dialect)), carry, stall=0.2, queue=60.0)
     assert isinstance(ended, Failed)
     assert (ended.code, ended.transient) == ("stalled", True)
+
+
+def test_comments_do_not_keep_a_step_for_ever(dialect: str) -> None:
+    """Expected: a server that only keeps the connection open has as long as its queue may take, not the run's hour."""
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield begun(dialect)
+        while True:
+            yield b": still here\n\n"
+            await asyncio.sleep(0)
+
+    ended = ask(dialect, script, carry, stall=60.0, queue=0.3)
+    assert isinstance(ended, Failed)
+    assert (ended.code, ended.transient) == ("stalled", True)
+
+
+@pytest.mark.parametrize("rest", [b": a comment\n", b"data: one line without an end", b"event: other\ndata: {}\n\n"])
+def test_a_stream_without_an_end_is_left(dialect: str, rest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: the attempt has failed when it takes more than any answer does; nothing of it is kept in memory."""
+    monkeypatch.setattr(streams, "MOST", 1_000_000)
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield begun(dialect)
+        while True:
+            yield rest * 1000
+
+    ended = ask(dialect, script, carry)
+    assert isinstance(ended, Failed)
+    assert (ended.code, ended.transient) == ("too_long", True)
+
+
+def test_an_answer_in_one_piece_without_an_end(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: left unread like one that cannot be read; the chain makes a failed attempt of it."""
+    monkeypatch.setattr(transport, "_LARGEST", 1_000_000)
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+        while True:
+            yield b" " * 100_000
+
+    assert transience(refused(dialect, script)) == "unknown"
 
 
 def test_a_queue_is_no_silence(dialect: str) -> None:

@@ -25,6 +25,7 @@ from tests.scripted import (
     step,
     transience,
 )
+from worker.backends import transport
 from worker.backends.responses import ResponsesBackend
 from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
@@ -280,3 +281,16 @@ def test_a_key_that_no_header_can_carry(key: str) -> None:
     with pytest.raises(SettingsError, match=r"^OPENAI_API_KEY: ") as caught:
         ResponsesBackend(api_key=key, base_url=None, requests=1, timeout=1, prices=Prices({}))
     assert key not in str(caught.value)
+
+
+def test_an_answer_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: a look that may be tried again, before the answer has taken the worker's memory."""
+    monkeypatch.setattr(transport, "_LARGEST", 1_000_000)
+
+    async def script(_: Request) -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+        while True:
+            yield b" " * 100_000
+
+    error = refused(script, look)
+    assert (error.code, transience(error)) == ("bad_answer", "transient")

@@ -11,7 +11,7 @@ from worker.dbtime import from_now
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall, Worker
 from worker.response import Asked, Usage
-from worker.store import asking, held, leases, ledger, progress, reading, settling
+from worker.store import asking, held, items, leases, ledger, progress, reading, settling
 from worker.store.claiming import Claim
 from worker.store.ledger import OpenCall
 from worker.store.settling import End
@@ -269,3 +269,22 @@ def test_a_worker_registers_twice_as_well_as_once(ground: Ground, claim: Claim) 
     with ground.database.read() as connection:
         assert sorted(reading.living_workers(connection)) == ["w1", "w2"]
     assert ground.row(claim.run_id).owner == "w1"
+
+
+def test_what_conversations_begin_with_is_kept_in_one_commit_with_others(ground: Ground) -> None:
+    """Expected: the conversation stands before its items, also where an item of another one came first."""
+    ground.boot()
+    for thread in ("a", "b"):
+        ground.submit(thread)
+    first, second = ground.claim()
+    place = "chat - OPENAI_API_KEY"
+    ground.commit(first, progress.set_conversation, Opened("local_a"), place, "")
+    asked = {"step": 0, "calls": (), "effects": {}, "usage": Usage(), "last_item": "", "added": ({"said": 1},)}
+    jobs = [
+        held.Job(first, progress.need_tools, kwargs=asked),
+        held.Job(second, progress.set_conversation, (Opened("local_b", ({"said": 2},)), place, "")),
+    ]
+    outcomes = ground.write(held.carry_out, jobs)
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    with ground.database.read() as connection:
+        assert [items.of(connection, one) for one in ("local_a", "local_b")] == [[{"said": 1}], [{"said": 2}]]

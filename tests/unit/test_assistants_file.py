@@ -169,6 +169,14 @@ def test_each_mistake_is_one_line(tmp_path: Path, text: str, expected: str) -> N
     assert complaints(tmp_path, text) == [expected]
 
 
+@pytest.mark.parametrize("path", ["a b", "a\\tb", "größe", "v1#x", "x" * 300])
+def test_an_address_is_one_word(tmp_path: Path, path: str) -> None:
+    """Expected: refused where it is written; it is kept beside each conversation, with spaces around it."""
+    backend = f'{{protocol: chat, base_url: "http://host/{path}"}}'
+    (line,) = complaints(tmp_path, f"assistants:\n  a: {{model: m, backend: {backend}}}")
+    assert line.startswith("assistants.yaml:2: assistant 'a': backend.base_url: at most 300 letters")
+
+
 def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     """A tag that would run code is refused as YAML we do not know."""
     (line,) = complaints(tmp_path, "assistants: !!python/object/apply:os.getcwd []")

@@ -1,6 +1,7 @@
 """Chat completions and stateless Responses put together from their events, as different servers send them."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -197,6 +198,15 @@ def test_what_else_a_call_holds_goes_back() -> None:
     assert end.items[-1] == {"role": "assistant", "content": None, "tool_calls": [kept]}
 
 
+@pytest.mark.parametrize("name", ["multi_tool_use.parallel", "größe", "f" * 100])
+def test_a_name_that_no_function_can_have_does_not_go_back(name: str) -> None:
+    """Expected: the error is about what the model wrote; OpenAI would refuse the thread for ever for it."""
+    end = completion(calls(call(0, "c", name, "{}")), chunk({}, "tool_calls"))
+    assert isinstance(end, NeedsTools)
+    assert end.calls[0].name == name
+    assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", end.items[-1]["tool_calls"][0]["function"]["name"])
+
+
 def test_arguments_that_are_no_json_do_not_go_back() -> None:
     """Expected: the tool's error is about what the model wrote; a server that parses old calls is not given it."""
     end = completion(calls(call(0, "c", "f", "{]")), chunk({}, "tool_calls"))
@@ -345,6 +355,15 @@ def test_calls_of_a_response() -> None:
     assert isinstance(end, NeedsTools)
     assert [item.get("call_id") for item in end.items] == [None, *(one.call_id for one in end.calls)]
     assert len({"call_1", *(one.call_id for one in end.calls)}) == 3
+
+
+def test_calls_that_a_server_could_not_take_back() -> None:
+    """Expected: as with chat, what the model wrote is called, and what any server takes is kept."""
+    odd = {**CALL, "name": "multi_tool_use.parallel", "arguments": "{]"}
+    end = ended(spoken(), [event("completed", response={**RESPONSE, "output": [odd]})])
+    assert isinstance(end, NeedsTools)
+    assert (end.calls[0].name, end.calls[0].arguments) == ("multi_tool_use.parallel", "{]")
+    assert end.items == ({**CALL, "name": "multi_tool_use_parallel", "arguments": "{}"},)
 
 
 def test_a_response_that_was_cut_leaves_no_call() -> None:

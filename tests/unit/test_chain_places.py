@@ -12,12 +12,13 @@ from tests.unit.test_chain import attempt, drive, drive_and_tell
 from tests.unit.test_chain_streams import Stream
 from tests.workbench import One, Provider, parts
 from tools.registry import tool
-from worker.backends.base import Created, Done, Ended, Failed, Item, Look, NeedsTools, Opened, Step
+from worker.backends.base import Created, Done, Ended, Failed, Item, Look, NeedsTools, Opened, Pending, Step
 from worker.backends.places import PROTOCOLS, Place
 from worker.lifecycle import Status
 from worker.models import Conversation, ToolCall
 from worker.pace import Held
 from worker.response import Asked, Usage
+from worker.settings import Settings
 from worker.store import assistants, items, leases
 
 ASKED = NeedsTools((Asked("c1", "peek", '{"name": "x"}'),), Usage(), None, items=({"said": "hello"}, {"calls": "c1"}))
@@ -240,6 +241,45 @@ def test_a_run_that_began_a_once_call_does_not_start_over_elsewhere(ground: Grou
     ground.make_due(run)
     asyncio.run(drive(Held(ground.take()), parts(ground, Foreground(), peek, pay)))
     assert (ground.status(run), ground.row(run).error_code) == (Status.FAILED, "backend_changed")
+
+
+class Slow(Provider):
+    """Says when it is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(Pending())
+        self.seen = asyncio.Event()
+
+    async def look(self, provider_id: str) -> Look:
+        self.seen.set()
+        return await super().look(provider_id)
+
+
+class Noting(One):
+    """Remembers which places it was asked for."""
+
+    def __init__(self, settings: Settings, provider: Provider) -> None:
+        super().__init__(settings, provider)
+        self.asked: list[Place] = []
+
+    def at(self, place: Place) -> Provider:
+        self.asked.append(place)
+        return super().at(place)
+
+
+@pytest.mark.parametrize("named", ["chat", "assistants"])
+def test_a_step_that_is_under_way_is_waited_for_where_it_is(ground: Ground, named: str) -> None:
+    """Expected: a new default backend is for what begins later; the response that was paid for is looked at."""
+    ground.assistant_id = ground.write(assistants.apply, "anywhere", {"model": "m"})[0].id
+    run, provider, held = ground.submit(), Slow(), Held(ground.take("w1"))
+    asyncio.run(drive_and_tell(held, parts(ground, provider), provider.seen, stop=True))
+    ground.write(leases.hand_over, "w1", [run])
+    later = Provider(ANSWER)
+    bench = parts(ground, later, backend=named)
+    backends = Noting(bench.settings, later)
+    asyncio.run(drive(Held(ground.take("w2")), replace(bench, backends=backends)))
+    assert (ground.status(run), later.created, later.looked) == (Status.COMPLETED, [], ["response 1"])
+    assert backends.asked == [Place("responses", None, "OPENAI_API_KEY")]
 
 
 def test_a_worker_without_the_key_lets_the_run_go_to_others(ground: Ground) -> None:

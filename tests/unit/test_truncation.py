@@ -1,6 +1,7 @@
 """What is left out of a conversation that we keep: oldest first, never half of a call, never the run's own."""
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import tokens
+from worker import tokens, truncation
 from worker.backends.base import Item
 from worker.errors import ProviderError
 from worker.truncation import fitting, last_turns, truncated
@@ -126,6 +127,12 @@ def wordy(items: list[Item], config: Mapping[str, Any]) -> str:
     return "items"
 
 
+def hanging(items: list[Item], config: Mapping[str, Any]) -> list[Item]:
+    RELEASED.wait()
+    return items
+
+
+RELEASED = threading.Event()
 NOT_CALLABLE = 7
 HERE = __name__
 
@@ -154,3 +161,17 @@ def test_a_function_that_fails_fails_the_run(named: str, told: str) -> None:
     assert told in caught.value.message
     assert not caught.value.transient
     assert not caught.value.unknown
+
+
+def test_a_function_that_hangs_fails_its_run_and_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: an error when its time is over, and a loop that can end; else a worker could not stop for a deploy."""
+    monkeypatch.setattr(truncation, "_SECONDS", 0.1)
+    watchdog = threading.Timer(10, RELEASED.set)
+    watchdog.start()
+    try:
+        with pytest.raises(ProviderError, match=r"hanging' has taken longer than 0\.1 s"):
+            sent(f"{HERE}:hanging", WHOLE, model="m")
+        assert not RELEASED.is_set()
+    finally:
+        watchdog.cancel()
+        RELEASED.set()

@@ -50,12 +50,16 @@ class AssistantsBackend:
         timeout: float,
         prices: Prices,
         cancels_foreign: bool = False,
+        foreign: bool = False,
     ) -> None:
         """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
 
         `cancels_foreign` says what becomes of a run on one of our threads that is not ours: cancelled, or waited for.
+        `foreign` is that of Http.
         """
-        self._http = Http(api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, headers=_BETA)
+        self._http = Http(
+            api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, headers=_BETA, foreign=foreign
+        )
         self._prices = prices
         self._cancels_foreign = cancels_foreign
         self._catalogue = Catalogue(self._http)

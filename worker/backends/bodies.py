@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -36,8 +37,9 @@ NullIsEmpty = BeforeValidator(lambda value: [] if value is None else value)
 # It becomes part of a path and a column of 200 characters: visible ASCII, and neither `.` nor `..`.
 Ident = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\x21-\x7e]{0,199}$")]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-# NUL and surrogates stand in JSON only as escapes like these; a pair of surrogates is well, and cleaned for nothing.
-_UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+# NUL and surrogates stand in JSON only as escapes like these; a pair of surrogates is well, and cleaned for nothing, as
+# are texts that only look like a number which is none.
+_UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|NaN|Infinity|\d[eE]\+?\d{3}")
 
 
 class Named(BaseModel):
@@ -172,9 +174,14 @@ def read(content: bytes, kind: type[_Body]) -> _Body:
 
 
 def clean(value: Any) -> Any:
-    """Replace what PostgreSQL and UTF-8 cannot hold, NUL and lone surrogates, wherever it stands in a JSON value."""
+    """Replace what no database or no UTF-8 can hold, wherever it stands in a JSON value.
+
+    That is NUL, lone surrogates, and numbers that are none: they are no JSON, although Python reads and writes them.
+    """
     if isinstance(value, str):
         return storable(value)
+    if isinstance(value, float):
+        return value if isfinite(value) else None
     if isinstance(value, Mapping):
         return {clean(key): clean(item) for key, item in value.items()}
     return [clean(item) for item in value] if isinstance(value, list | tuple) else value

@@ -7,6 +7,7 @@ it, and an id that came twice would get the output of another call.
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from worker.response import Asked
 
 _IDENT = TypeAdapter(Ident)
 _LONGEST_NAME = 200
+_UNSAYABLE = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_SAYABLE = 64
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ class CallParts:
             one = Asked(fresh(call.id, taken), call.name[:_LONGEST_NAME], call.arguments or "{}")
             taken.add(one.call_id)
             asked.append(one)
-            function = {"name": one.name, "arguments": _readable(one.arguments)}
+            function = given_back(one.name, one.arguments)
             items.append({"id": one.call_id, "type": "function", "function": function, **call.rest})
         return asked, items
 
@@ -82,6 +85,19 @@ def fresh(ident: str | None, taken: Collection[str]) -> str:
     except ValidationError:
         good = ""
     return good if good and good not in taken else f"call_{uuid4().hex}"
+
+
+def given_back(name: str, arguments: str) -> dict[str, str]:
+    """Return a call's name and arguments as every server can take them back; good ones stay as they are.
+
+    Models make up names, as `multi_tool_use.parallel`, and OpenAI refuses a conversation with one in each later request
+    ("string does not match pattern", github.com/microsoft/semantic-kernel/issues/4447). Ollama and vLLM parse arguments
+    and refuse where they are no JSON. The model learns from the call's output what was wrong.
+    """
+    return {
+        "name": _UNSAYABLE.sub("_", name)[:_LONGEST_SAYABLE],
+        "arguments": arguments if _is_object(arguments) else "{}",
+    }
 
 
 def _begins_another(part: CallPart, call: _Call) -> bool:
@@ -98,15 +114,6 @@ def _begins_another(part: CallPart, call: _Call) -> bool:
 
 def _text(arguments: str | dict[str, Any] | None) -> str:
     return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments or ""
-
-
-def _readable(arguments: str) -> str:
-    """Return arguments that a server can take back.
-
-    Ollama and vLLM parse those of earlier calls and refuse the whole conversation where they are no JSON; the model
-    learns from the call's output what was wrong with them.
-    """
-    return arguments if _is_object(arguments) else "{}"
 
 
 def _is_object(text: str) -> bool:

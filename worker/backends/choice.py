@@ -29,6 +29,8 @@ class Server:
     settings: Settings
     prices: Prices
     requests: int
+    foreign: bool
+    """An assistant names it; it is not that of OPENAI_BASE_URL."""
 
 
 def _responses(server: Server) -> Backend:
@@ -40,6 +42,7 @@ def _responses(server: Server) -> Backend:
         timeout=settings.request_timeout,
         prices=server.prices,
         streams=settings.stream_limit,
+        foreign=server.foreign,
     )
 
 
@@ -60,6 +63,7 @@ def _http(server: Server) -> Http:
         requests=server.requests,
         timeout=settings.request_timeout,
         streams=max(1, settings.stream_limit),  # a step that lives on its connection cannot do without
+        foreign=server.foreign,
     )
 
 
@@ -76,6 +80,7 @@ def _assistants(server: Server) -> Backend:
         timeout=settings.request_timeout,
         prices=server.prices,
         cancels_foreign=settings.foreign_runs == "cancel",
+        foreign=server.foreign,
     )
 
 
@@ -129,7 +134,8 @@ class Backends:
             told = f"{place.key} is not set in this worker, and the assistant's backend needs it"
             raise ProviderError("missing_key", told, transient=True)
         address = place.base_url or self._settings.openai_base_url
-        server = Server(address, key or _NO_KEY, self._settings, self._prices, self._requests)
+        foreign = place.base_url is not None
+        server = Server(address, key or _NO_KEY, self._settings, self._prices, self._requests, foreign)
         try:
             return make(server)
         except SettingsError as error:

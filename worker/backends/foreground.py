@@ -21,7 +21,7 @@ from worker import tokens
 from worker.backends.base import Created, Ended, Failed, Item, Opened, Step, Tail
 from worker.backends.faults import interrupted, unreadable, without_key
 from worker.backends.places import Capabilities
-from worker.backends.streams import Reader
+from worker.backends.streams import AnswerTooLong, Reader
 from worker.backends.transport import Http, encode
 from worker.response import Usage
 from worker.truncation import truncated
@@ -116,7 +116,7 @@ class Connection:
         self._reader = Reader(answer.wanted)
         self._end = end
         self._events = 0
-        self._opened = self._heard = monotonic()
+        self._opened = self._heard = self._told = monotonic()
 
     async def begun(self, key: str) -> bytes:
         """Read until the first event, which tells the answer's id."""
@@ -136,15 +136,17 @@ class Connection:
                     await self._read()
             except TimeoutError:
                 if (now := monotonic()) >= self._silent_at():
-                    told = f"the provider said nothing more for {now - self._heard:.0f} s"
+                    told = f"the provider said nothing more for {now - self._told:.0f} s"
                     self._end = self._answer.cut("stalled", told)
         if isinstance(self._end, Failed):
             return replace(self._end, message=without_key(self._end.message, self._key))
         return self._end
 
     def _silent_at(self) -> float:
-        # Comments keep a connection open, and do not say that the model has begun.
-        return self._heard + self._patience.stall if self._answer.begun else self._opened + self._patience.queued
+        # Comments keep a connection open, and do not say that the model has begun, or that it goes on.
+        if not self._answer.begun:
+            return self._opened + self._patience.queued
+        return min(self._heard + self._patience.stall, self._told + self._patience.queued)
 
     async def _read(self) -> None:
         while self._end is None:
@@ -157,15 +159,21 @@ class Connection:
             if not chunk:
                 self._end = self._answer.cut("interrupted", "the stream ended before the answer did")
                 return
-            self._take(chunk)
+            try:
+                self._take(chunk)
+            except AnswerTooLong as error:
+                self._end = self._answer.cut("too_long", str(error))
 
     def _take(self, chunk: bytes) -> None:
         """Read on; what comes behind the end is left."""
+        lines = self._reader.lines
         for event in self._reader.feed(chunk):
             self._events += 1
             if self._end is None:
                 self._end = self._answer.take(*event)
         self._heard = monotonic()
+        if self._reader.lines > lines:
+            self._told = self._heard
 
     def close(self) -> None:
         """Close the connection and give its place back; a server that notices stops."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, RootModel
 from worker import tokens
 from worker.backends.base import Done, Ended, Failed, Item, NeedsTools, Pending, Step
 from worker.backends.bodies import BegunEvent, ResponseBody, read
-from worker.backends.call_parts import fresh
+from worker.backends.call_parts import fresh, given_back
 from worker.backends.faults import reported
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses import asked_items, counted, meaning, message_items, settings
@@ -138,7 +138,7 @@ class Spoken:
             raise ValueError(error.message) from None
         match ended:
             case NeedsTools():
-                return replace(ended, last_item="", items=(*self._asked, *output))
+                return replace(ended, last_item="", items=(*self._asked, *map(_given_back, output)))
             case Done():
                 kept = output if ended.stopped_by is None else _without_calls(output)
                 return replace(ended, last_item="", items=(*self._asked, *kept))
@@ -163,6 +163,10 @@ class Spoken:
     def _guessed(self, output: Sequence[Any]) -> Usage:
         used = tokens.guessed(self._sent), sum(map(tokens.of, output))
         return Usage(*used, self._prices.cost(self._step.config["model"], *used))
+
+
+def _given_back(item: dict[str, Any]) -> dict[str, Any]:
+    return item | given_back(item["name"], item["arguments"]) if item.get("type") == "function_call" else item
 
 
 def _without_calls(output: list[Any]) -> list[Any]:

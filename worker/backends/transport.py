@@ -23,12 +23,15 @@ from yarl import URL
 
 from worker.backends.bodies import clean, read
 from worker.backends.faults import explain, rejected, stalled, unreadable
-from worker.backends.streams import Hear, Meaning, Stream
+from worker.backends.streams import AnswerTooLong, Hear, Meaning, Stream
 from worker.errors import ProviderError, SettingsError
 
 Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
+_LARGEST = 64 * 2**20  # bytes of an answer in one piece
+# The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
+_ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,12 @@ class Http:
         timeout: float,
         streams: int = 0,
         headers: Mapping[str, str] | None = None,
+        foreign: bool = False,
     ) -> None:
         """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
 
-        `headers` go with each request, beside those of the openai client.
+        `headers` go with each request, beside those of the openai client; a `foreign` server, which is not that of
+        OPENAI_BASE_URL, gets none that the client takes from the environment.
         """
         if not (api_key.isascii() and api_key.isprintable()):
             raise SettingsError("OPENAI_API_KEY: holds a character that no HTTP header can carry, such as a line break")
@@ -94,7 +99,7 @@ class Http:
             connector=aiohttp.TCPConnector(
                 limit=requests + streams, keepalive_timeout=_KEEP_ALIVE, ssl=httpx2.create_ssl_context()
             ),
-            headers={**_headers(sdk), **(headers or {})},
+            headers={**_headers(sdk, foreign=foreign), **(headers or {})},
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy(URL(self._url)),
             # One timer for a whole request, so that a server that trickles its answer meets it too. Connecting has
@@ -121,7 +126,7 @@ class Http:
         try:
             # A redirected POST would be sent twice.
             async with self._session.request(method, url, data=content, allow_redirects=False) as response:
-                body = await response.read()
+                body = await _body(response)
         except Exception as error:  # noqa: BLE001 - whatever a server makes the client raise, nothing else may leave
             # Without the cause: its text may repeat the key that the server was given.
             raise explain(error, creating=creating) from None
@@ -191,16 +196,27 @@ class Http:
         self, response: aiohttp.ClientResponse, reading: Callable[[aiohttp.StreamReader], Read]
     ) -> tuple[Reply, Read | None]:
         if not 200 <= response.status < 300:
-            body = await response.read()
+            body = await _body(response)
             raise rejected(response.status, response.headers, body, key=self.key, creating=True)
         if response.content_type != "text/event-stream":
-            return Reply(response.headers, await response.read()), None
+            return Reply(response.headers, await _body(response)), None
         opened = reading(response.content)
         return Reply(response.headers, await opened.begun(self.key)), opened
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Read it to its end, decompressed; no server gets more of our memory than its answer can be worth."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > _LARGEST:
+            raise AnswerTooLong
+    return b"".join(pieces)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -217,9 +233,11 @@ def encode(body: Mapping[str, Any]) -> bytes:
         raise ProviderError("invalid_request", f"the request cannot be written as JSON: {error}") from None
 
 
-def _headers(sdk: openai.AsyncOpenAI) -> dict[str, str]:
-    given = {**sdk.default_headers, **sdk.auth_headers}
-    return {name: value for name, value in given.items() if isinstance(value, str)}
+def _headers(sdk: openai.AsyncOpenAI, *, foreign: bool) -> dict[str, str]:
+    given = {
+        name: value for name, value in sdk.default_headers.items() if not foreign or name.lower().startswith(_ANYBODYS)
+    }
+    return {name: value for name, value in {**given, **sdk.auth_headers}.items() if isinstance(value, str)}
 
 
 def _proxy(url: URL) -> str | None:

@@ -57,6 +57,14 @@ class Claim:
     seconds_left: float
     cancelling: bool
 
+    @property
+    def stays_at(self) -> str | None:
+        """Return the place that an attempt ends at since it began there, None for one that has not begun.
+
+        The settings may name another one meanwhile: ids of this one mean nothing there, and what goes on is paid for.
+        """
+        return self.place if self.created or self.intent_step is not None else None
+
 
 _THESE = Run.id.in_(bindparam("ids", expanding=True))
 

@@ -119,6 +119,8 @@ class Hold:
         self.row = row
         self.connection = group.connection
         self.writes = Gathered()
+        self.before = Gathered()
+        """What writes of other units of the transaction may refer to."""
         self._run: dict[str, Any] = {}
         self._attempt: dict[str, Any] = {}
 
@@ -164,8 +166,8 @@ class Hold:
         self.note("adopted", step=step)
 
     def own(self) -> Gathered:
-        """Return what the unit has written of the run itself: of all runs before a turn is passed on."""
-        first, claim = Gathered(), self.claim
+        """Return what of all units goes first: what they wrote of their run itself, before a turn is passed on."""
+        first, claim = self.before, self.claim
         if self._run:
             first.update(Run, {"id": claim.run_id}, self._run)
         if self._attempt:

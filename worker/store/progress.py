@@ -24,7 +24,7 @@ def set_conversation(hold: Hold, opened: Opened, place: str, last_item: str | No
         ledger.close(hold)
         hold.writes.update(Conversation, {"id": hold.row.conversation}, {"left_at": NOW})
     hold.change_thread(provider_id=opened.id, last_item=last_item)
-    hold.writes.insert(Conversation, {"id": opened.id, "thread_id": hold.claim.thread_id, "place": place})
+    hold.before.insert(Conversation, {"id": opened.id, "thread_id": hold.claim.thread_id, "place": place})
     items.keep(hold, opened.id, opened.items)
 
 
