@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from tests.scripted import KEY, Request, Script, answer, scripted
 from tools.registry import Tool
-from worker.backends.assistants import AssistantsBackend
+from worker.backends.assistants.backend import AssistantsBackend
 from worker.backends.base import Answer, Step
 from worker.prices import Prices
 

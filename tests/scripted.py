@@ -11,7 +11,7 @@ import pytest
 
 from tools.registry import Tool
 from worker.backends.base import Answer, Step
-from worker.backends.responses import ResponsesBackend
+from worker.backends.responses.backend import ResponsesBackend
 from worker.errors import ProviderError
 from worker.prices import Prices
 

@@ -25,7 +25,7 @@ from tests.scripted import (
     step,
     transience,
 )
-from worker.backends.responses import ResponsesBackend
+from worker.backends.responses.backend import ResponsesBackend
 from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
 

@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from worker.backends.assistants import AssistantsBackend
+from worker.backends.assistants.backend import AssistantsBackend
 from worker.backends.base import Backend
-from worker.backends.chat import Chat
-from worker.backends.foreground import ForegroundBackend, Patience
+from worker.backends.foreground.backend import ForegroundBackend
+from worker.backends.foreground.chat import Chat
+from worker.backends.foreground.connection import Patience
+from worker.backends.foreground.stateless import Stateless
 from worker.backends.places import DEFAULT_KEY, Place
-from worker.backends.responses import ResponsesBackend
-from worker.backends.stateless import Stateless
-from worker.backends.transport import Http
+from worker.backends.responses.backend import ResponsesBackend
+from worker.backends.transport.connections import Http
 from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
 from worker.settings import Settings
@@ -85,7 +86,7 @@ MAKERS: Mapping[str, Callable[[Server], Backend]] = {
     "chat": _chat,
     "assistants": _assistants,
 }
-"""A new protocol is one file, one line here and one in worker/backends/places.py."""
+"""A new protocol is one folder, or one dialect of foreground/, one line here and one in worker/backends/places.py."""
 
 
 class Backends:

@@ -13,16 +13,14 @@ from urllib.parse import quote
 
 import structlog
 
-from worker.backends import assistants_meaning as meaning
-from worker.backends import assistants_paths as paths
-from worker.backends import assistants_requests as requests
-from worker.backends.assistants_bodies import Made, MessageBody, Page, RunBody
-from worker.backends.assistants_lists import listed
-from worker.backends.assistants_made import Catalogue
+from worker.backends.assistants import meaning, paths, requests
+from worker.backends.assistants.bodies import Made, MessageBody, Page, RunBody
+from worker.backends.assistants.catalogue import Catalogue
+from worker.backends.assistants.lists import listed
 from worker.backends.base import Created, Done, Look, NeedsTools, Opened, Pending, Step, Tail
-from worker.backends.faults import CONVERSATION_GONE
 from worker.backends.places import PROTOCOLS
-from worker.backends.transport import Http, Reply, encode
+from worker.backends.transport.connections import Http, Reply, encode
+from worker.backends.transport.faults import CONVERSATION_GONE
 from worker.errors import ProviderError
 from worker.prices import Prices
 from worker.response import Usage

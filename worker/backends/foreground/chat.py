@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.registry import Tool
 from worker.backends.base import Item, Step
-from worker.backends.completion import Completion
+from worker.backends.foreground.completion import Completion
 from worker.backends.places import PROTOCOLS
 from worker.prices import Prices
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tools.registry import Tool
 from worker.backends.base import Answer, Step
-from worker.backends.bodies import clean
+from worker.backends.transport.bodies import clean
 from worker.errors import ProviderError
 
 Body = dict[str, Any]
