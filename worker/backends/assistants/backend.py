@@ -255,7 +255,7 @@ def _created(thread: str, run: str, reply: Reply | None = None) -> Created:
 
 
 def _is_of(run: RunBody, step: Step) -> bool:
-    return all(run.says(key) == value for key, value in requests.identity(step).items())
+    return all(run.says(key) == value for key, value in step.identity.items())
 
 
 def _is_busy(error: ProviderError) -> bool:

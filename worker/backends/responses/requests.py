@@ -29,7 +29,7 @@ def settings(step: Step) -> dict[str, Any]:
         body["text"] = {"format": config["response_format"]}
     if step.tools:
         body["tools"] = [_function(tool) for tool in step.tools]
-    return {**body, "metadata": {"run_id": step.run_id, "attempt": str(step.attempt), "step": str(step.number)}}
+    return {**body, "metadata": step.identity}
 
 
 def asked_items(step: Step) -> list[Mapping[str, Any]]:
