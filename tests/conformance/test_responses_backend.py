@@ -26,8 +26,8 @@ from tests.scripted import (
     transience,
 )
 from worker.backends.responses.backend import ResponsesBackend
+from worker.backends.transport.connections import Http
 from worker.errors import ProviderError, SettingsError
-from worker.prices import Prices
 
 PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -278,5 +278,5 @@ def test_a_wait_for_a_free_request_can_be_cancelled() -> None:
 def test_a_key_that_no_header_can_carry(key: str) -> None:
     """It is named at the start by its variable, and not shown."""
     with pytest.raises(SettingsError, match=r"^OPENAI_API_KEY: ") as caught:
-        ResponsesBackend(api_key=key, base_url=None, requests=1, timeout=1, prices=Prices({}))
+        Http(api_key=key, base_url=None, requests=1, timeout=1)
     assert key not in str(caught.value)

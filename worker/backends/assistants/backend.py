@@ -26,7 +26,7 @@ from worker.prices import Prices
 from worker.response import Usage
 
 _log = structlog.get_logger(__name__)
-_BETA = {"OpenAI-Beta": "assistants=v2"}
+HEADERS = {"OpenAI-Beta": "assistants=v2"}
 # The most that a thread is created with. The published document does not say so, the server does ("ensure this value
 # has at most 32 items", github.com/openai-php/client/issues/269).
 _MESSAGES = 32
@@ -39,21 +39,12 @@ class AssistantsBackend:
 
     can = PROTOCOLS["assistants"]
 
-    def __init__(
-        self,
-        *,
-        api_key: str,
-        base_url: str | None,
-        requests: int,
-        timeout: float,
-        prices: Prices,
-        cancels_foreign: bool = False,
-    ) -> None:
-        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
+    def __init__(self, http: Http, prices: Prices, *, cancels_foreign: bool = False) -> None:
+        """Take the server's connections, which send `HEADERS` with each request.
 
         `cancels_foreign` says what becomes of a run on one of our threads that is not ours: cancelled, or waited for.
         """
-        self._http = Http(api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, headers=_BETA)
+        self._http = http
         self._prices = prices
         self._cancels_foreign = cancels_foreign
         self._catalogue = Catalogue(self._http)

@@ -33,14 +33,9 @@ class ResponsesBackend:
 
     can = PROTOCOLS["responses"]
 
-    def __init__(
-        self, *, api_key: str, base_url: str | None, requests: int, timeout: float, prices: Prices, streams: int = 0
-    ) -> None:
-        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
-
-        Of `streams` there are so many beside them; what finds no place is created without, and looked at.
-        """
-        self._http = Http(api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, streams=streams)
+    def __init__(self, http: Http, prices: Prices) -> None:
+        """Take the server's connections; a step that finds no place for a stream is created without, and looked at."""
+        self._http = http
         self._prices = prices
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
