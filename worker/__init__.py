@@ -6,6 +6,7 @@
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
     chain       its steps at the provider;  flight: one that is under way;  calls: its tool calls
+    conversation what the steps go on, begun and repaired
     truncation  what is left out of a conversation that we keep;  tokens: a guess at how many
     outage      when the provider is away
     looks       when to look at a step;  lifetable: how long they take
