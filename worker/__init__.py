@@ -1,12 +1,12 @@
 """Everything a process needs to carry a run to its end.
 
     lifecycle   the statuses and the moves between them
-    models      the tables;  dbtime: their clock;  locks: the turn of a thread
+    models      the tables;  conditions: of their indexes;  dbtime: their clock;  locks: the turn of a thread
     store/      every query, the only writer;  migrations/: Alembic
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
-    chain       its steps at the provider;  flight: one that is under way;  calls: its tool calls
-    conversation what the steps go on, begun and repaired
+    chain       its steps at the provider;  flight: one that is under way;  conversation: what they go on
+    calls       its tool calls
     truncation  what is left out of a conversation that we keep;  tokens: a guess at how many
     outage      when the provider is away
     looks       when to look at a step;  lifetable: how long they take
