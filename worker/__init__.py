@@ -12,7 +12,8 @@
     looks       when to look at a step;  lifetable: how long they take
     limits/     the provider's limits over the whole fleet
     sharing     leaves other workers their part of a burst
-    engine      thousands of runners;  lease: keeps this worker alive;  pool: the way to the store, commits together
+    engine      thousands of runners;  lease: keeps this worker alive;  reaping: runs that nobody drives
+    pool        the way to the store, commits together
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     envelope    how a ring lies on Redis
     control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery
