@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from tests.scripted import KEY, Request, Script, answer, scripted
 from tools.registry import Tool
-from worker.backends.assistants import AssistantsBackend
+from worker.backends.assistants.backend import HEADERS, AssistantsBackend
 from worker.backends.base import Answer, Step
+from worker.backends.transport.connections import Http
 from worker.prices import Prices
 
 T = TypeVar("T")
@@ -26,9 +27,8 @@ MADE = {"id": "asst_1", "object": "assistant"}
 @contextlib.asynccontextmanager
 async def assistants_at(url: str, *, limit: float = 5.0, requests: int = 8, **options: Any) -> AsyncIterator[Any]:
     """Return a backend that is closed with the block."""
-    backend = AssistantsBackend(
-        api_key=KEY, base_url=url, requests=requests, timeout=limit, prices=Prices.load(), **options
-    )
+    http = Http(api_key=KEY, base_url=url, requests=requests, timeout=limit, headers=HEADERS)
+    backend = AssistantsBackend(http, Prices.load(), **options)
     try:
         yield backend
     finally:

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from tests.scripted import KEY, Script, scripted, step
 from worker.backends.base import Created, Ended, Step
-from worker.backends.chat import Chat
-from worker.backends.foreground import ForegroundBackend, Patience
-from worker.backends.stateless import Stateless
-from worker.backends.transport import Http
+from worker.backends.foreground.backend import ForegroundBackend
+from worker.backends.foreground.chat import Chat
+from worker.backends.foreground.connection import Patience
+from worker.backends.foreground.stateless import Stateless
+from worker.backends.transport.connections import Http
 from worker.prices import Prices
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ import pytest
 
 from tools.registry import Tool
 from worker.backends.base import Answer, Step
-from worker.backends.responses import ResponsesBackend
+from worker.backends.responses.backend import ResponsesBackend
+from worker.backends.transport.connections import Http
 from worker.errors import ProviderError
 from worker.prices import Prices
 
@@ -106,9 +107,8 @@ async def backend_at(
     url: str, *, limit: float = 5.0, requests: int = 8, streams: int = 1
 ) -> AsyncIterator[ResponsesBackend]:
     """Return a backend that is closed with the block."""
-    backend = ResponsesBackend(
-        api_key=KEY, base_url=url, requests=requests, timeout=limit, prices=Prices.load(), streams=streams
-    )
+    http = Http(api_key=KEY, base_url=url, requests=requests, timeout=limit, streams=streams)
+    backend = ResponsesBackend(http, Prices.load())
     try:
         yield backend
     finally:

@@ -1,17 +1,19 @@
 """Everything a process needs to carry a run to its end.
 
     lifecycle   the statuses and the moves between them
-    models      the tables;  dbtime: their clock;  locks: the turn of a thread
+    models      the tables;  conditions: of their indexes;  dbtime: their clock;  locks: the turn of a thread
     store/      every query, the only writer;  migrations/: Alembic
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
-    chain       its steps at the provider;  flight: one that is under way;  calls: its tool calls
+    chain       its steps at the provider;  flight: one that is under way;  conversation: what they go on
+    calls       its tool calls
     truncation  what is left out of a conversation that we keep;  tokens: a guess at how many
     outage      when the provider is away
     looks       when to look at a step;  lifetable: how long they take
     limits/     the provider's limits over the whole fleet
     sharing     leaves other workers their part of a burst
-    engine      thousands of runners;  lease: keeps this worker alive;  pool: the way to the store, commits together
+    engine      thousands of runners;  lease: keeps this worker alive;  reaping: runs that nobody drives
+    pool        the way to the store, commits together
     consumer    Celery's, which a lost broker does not end
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     envelope    how a ring lies on Redis

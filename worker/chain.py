@@ -7,10 +7,10 @@ from time import monotonic
 
 import structlog
 
-from tools.outcome import error_output
-from worker.backends.base import Answer, Backend, Created, Ended, Failed, Item, NeedsTools, Step
+from worker.backends.base import Answer, Backend, Created, Ended, Failed, NeedsTools, Step
 from worker.backends.places import PROTOCOLS, Place
-from worker.calls import NEVER_RAN, Calls
+from worker.calls import Calls
+from worker.conversation import Conversation
 from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.flight import Flight
@@ -19,13 +19,13 @@ from worker.live import is_published, voice
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
-from worker.store import items, ledger, progress, reading
+from worker.store import ledger, progress
 
 _log = structlog.get_logger(__name__)
 
 
 class Chain:
-    """The step in hand of one held run, and the conversation that it goes on."""
+    """The step in hand of one held run."""
 
     def __init__(self, pace: Pace) -> None:
         """Take up what the run's rows say."""
@@ -37,10 +37,8 @@ class Chain:
         self._place = Place.parse(claim.stays_at) if claim.stays_at else pace.parts.backends.place(claim.config)
         self._can = PROTOCOLS[self._place.protocol]
         self._backend: Backend
+        self._conversation: Conversation
         self.number = claim.step
-        self._elsewhere = claim.place is not None and claim.place != str(self._place)
-        self._conversation = None if self._elsewhere else claim.conversation
-        self._history: list[Item] | None = None
         self._created = claim.created
         self._lost = claim.intent_step == claim.step
         self._lost_since = monotonic() - claim.step_age
@@ -52,7 +50,6 @@ class Chain:
         # What waits for outputs is known by its id, and takes them once more without harm.
         self._lost = self._lost and self._can.resumes and self._previous is None
         self._admitted = pace.parts.limits.resumed(claim)
-        self._last_item = claim.intent_after if self._lost else claim.last_item
         self._asked: Sequence[Asked] = ()
         self._unclear = False
         self.adopted = False
@@ -64,6 +61,7 @@ class Chain:
         self._unclear = underway is not None
         self._backend = self._parts.backends.at(self._place)
         self._unclear = False
+        self._conversation = Conversation(self._pace, self._place, self._backend, lost=self._lost)
         if underway is not None:
             self._flight = self._fly(Created(underway), age=self._claim.step_age)
 
@@ -112,11 +110,10 @@ class Chain:
         if self._flight is not None:
             self._flight.leave()
             self._previous = self._flight.id if self._can.holds else None
-        self.number, self._flight, self._last_item = self.number + 1, None, asked.last_item
+        self.number, self._flight = self.number + 1, None
         self._lost = self.adopted = False
         self._asked = asked.calls
-        if self._history is not None:
-            self._history += asked.items
+        self._conversation.goes_on(asked)
 
     # ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -129,9 +126,9 @@ class Chain:
         if not self._lost:
             self._check_steps()
             calls.tools()  # before any call runs: what is missing here, another worker may have
-        answers = await calls.answers() if self._conversation else []
+        answers = await calls.answers() if self._conversation.id else []
         self._pace.heed()  # tools take time: what was asked meanwhile saves a provider run
-        conversation = self._conversation or await self._open_conversation()
+        conversation = await self._conversation.opened()
         step = Step(
             run_id=self._claim.run_id,
             thread_id=self._claim.thread_id,
@@ -144,19 +141,11 @@ class Chain:
             input=() if calls.continues else self._claim.input,
             answers=answers,
             stream=self._claim.config.get("stream", self._settings.stream == "on"),
-            history=await self._kept(conversation),
+            history=await self._conversation.kept(),
             previous=self._previous,
             earlier=await self._answered_before() if self._can.holds and calls.continues else (),
         )
-        return step if self._lost else await self._to_create(step, repair=self._last_item is None)
-
-    async def _kept(self, conversation: str) -> Sequence[Item]:
-        """Return the conversation so far, where we keep it."""
-        if self._can.keeps:
-            return ()
-        if self._history is None:
-            self._history = await self._parts.store.read(items.of, conversation)
-        return self._history
+        return step if self._lost else await self._to_create(step, repair=self._conversation.last_item is None)
 
     async def _answered_before(self) -> Sequence[Answer]:
         """Return what a step that has to go on from one that was held, and is not any more, cannot know of there."""
@@ -171,31 +160,8 @@ class Chain:
     async def _to_create(self, step: Step, *, repair: bool) -> Step:
         """Complete a step with its tools, and with answers to calls in the conversation that no ledger knows."""
         tools = Calls(self._pace).tools()
-        repairs = await self._repairs(step.conversation, step.answers) if repair else []
+        repairs = await self._conversation.repairs(step.answers) if repair else []
         return replace(step, tools=tools, answers=[*repairs, *step.answers])
-
-    async def _open_conversation(self) -> str:
-        thread_id = self._claim.thread_id
-        if self._elsewhere and await self._parts.store.read(ledger.began_once, self._claim.run_id):
-            told = "its conversation is at another backend; starting over could repeat a call that must not run twice"
-            raise ProviderError("backend_changed", told)
-        # Nothing was said before the first attempt at a thread's first run.
-        fresh = self._claim.seq == 1 and self._claim.attempt == 1
-        history = [] if fresh else await self._parts.store.read(reading.messages, thread_id)
-        reach("outside.open_conversation.before")
-        opened = await self._pace.patiently(lambda: self._backend.open_conversation(thread_id, history))
-        reach("outside.open_conversation.after")
-        self._conversation, self._last_item = opened.id, None if history else ""
-        await self._pace.write(progress.set_conversation, opened, str(self._place), self._last_item)
-        return opened.id
-
-    async def _repairs(self, conversation: str, answers: Sequence[Answer]) -> list[Answer]:
-        """Learn how the conversation ends, and answer the calls there that no ledger knows: they would block it."""
-        tail = await self._pace.patiently(lambda: self._backend.tail(conversation))
-        if self._last_item is None:
-            self._last_item = tail.last_item
-        known = {answer.call_id for answer in answers}
-        return [Answer(call_id, error_output(*NEVER_RAN)) for call_id in tail.open_calls if call_id not in known]
 
     async def _create(self, step: Step) -> Created | Failed | None:
         """Create the step; None where the provider may have it all the same and did not say."""
@@ -217,7 +183,7 @@ class Chain:
         try:
             self._pace.heed()
             await self._pace.until_leased()
-            await self._pace.write(progress.intend, self.number, self._last_item, again=self._again)
+            await self._pace.write(progress.intend, self.number, self._conversation.last_item, again=self._again)
             if self._again:
                 self._pace.emit("run.reissued", step=self.number)
             self._again = False
@@ -298,7 +264,7 @@ class Chain:
     async def _adopt(self, step: Step) -> Created | Ended | None:
         reach("outside.adopt.before")
         try:
-            found = await self._backend.adopt(step, self._last_item or "")
+            found = await self._backend.adopt(step, self._conversation.last_item or "")
         except ProviderError as error:
             if error.transient:
                 raise

@@ -17,6 +17,7 @@ from worker.errors import LostClaim
 from worker.lease import Lease
 from worker.pace import Held
 from worker.parts import Parts
+from worker.reaping import Strays, reap
 from worker.runner import Runner
 from worker.sharing import Share, rest
 from worker.store import claiming, leases
@@ -53,7 +54,6 @@ class Engine:
         self._let_go: list[str] = []
         self._claiming: asyncio.Future[list[Claim]] | None = None
         self._left = False
-        self._suspects: set[str] = set()
         self.told_to_stop = False
         self._due, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.ready = threading.Event()  # the worker is registered, or could not be
@@ -122,6 +122,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._parts = self._make_parts()
         self._settings = self._parts.settings
+        self._strays = Strays(self._parts.store)
         self._share = Share(self._settings.idle_poll / 2)
         await self._register()
         self.ready.set()
@@ -235,7 +236,7 @@ class Engine:
                 await runner.give_up(f"{type(error).__name__} in the worker; its log has the traceback")
         except LostClaim:
             self._parts.events.emit("claim.lost", claim=claim)
-        except Exception:  # noqa: BLE001 - the run stays ours in the table until _release_strays finds it
+        except Exception:  # noqa: BLE001 - the run stays ours in the table until Strays finds it
             _log.exception("run_left_behind")
         finally:
             if self._held.get(claim.run_id) is held:
@@ -269,25 +270,10 @@ class Engine:
             await asyncio.sleep(self._settings.lease / 10 * random.uniform(0.75, 1.25))
             if turn % 5 == 0:
                 self._parts.events.emit("worker.tended")
-                await self._release_strays()
-            if not (self._lease.valid() and await self._parts.store.read(leases.any_dead)):
-                continue
-            if count := await self._parts.store.write(leases.reap, self._lease.settled, self._settings.lease):
-                self._parts.events.emit("worker.reaped", runs=count)
+                if await self._strays.release(self.worker, self._held):
+                    self._due.set()
+            if await reap(self._parts, self._lease):
                 self._due.set()
-
-    async def _release_strays(self) -> None:
-        """Let go of runs that are ours in the table and that nobody drives: the answer to their claim was lost.
-
-        A run must be seen so twice: a claim that is committing now has its runner a moment later.
-        """
-        owned = await self._parts.store.read(leases.owned, self.worker)
-        suspects = owned - self._held.keys()
-        if strays := suspects & self._suspects:
-            count = await self._parts.store.write(leases.release, self.worker, strays)
-            _log.warning("strays_released", runs=count)
-            self._due.set()
-        self._suspects = suspects
 
     # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────
 

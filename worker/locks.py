@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, ScalarSelect, bindparam, case, exists, select, true, update
 
+from worker.conditions import TURN, WAITING
 from worker.dbtime import from_now
-from worker.models import TURN, WAITING, Run, Thread
+from worker.models import Run, Thread
 from worker.store import many
 
 _LOCK = select(Thread.id).where(Thread.id.in_(bindparam("threads", expanding=True))).order_by(Thread.id)

@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, SmallInteger, String, Text, text
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, SmallInteger, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from worker.conditions import BEGINS, CLAIMABLE, GOES_ON, IN_PROGRESS, OWNED, TURN, UNDECIDED, UNENDED, WAITING
 from worker.dbtime import UtcDateTime, from_now
 
 _JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -168,20 +169,6 @@ class Run(Base):
     input_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
     cost_usd: Mapped[float | None]
-
-
-# Queries use these very texts: SQLite takes a partial index only for the same words, and a bound value hides it.
-TURN = text("turn")
-CLAIMABLE = text("turn AND owner IS NULL")
-# A claimable run is held back only in the first case; in the second it goes on, or its cancel is carried out. Only
-# claimable runs have a due time. Without that index's own words PostgreSQL cannot take it, and step over a backlog.
-BEGINS = text("due_at IS NOT NULL AND status = 'queued' AND cancel_requested_at IS NULL")
-GOES_ON = text("due_at IS NOT NULL AND finished_at IS NULL AND (status <> 'queued' OR cancel_requested_at IS NOT NULL)")
-IN_PROGRESS = text("status IN ('in_progress', 'requires_action', 'cancelling')")
-WAITING = text("NOT turn AND status = 'queued'")
-OWNED = text("owner IS NOT NULL")
-UNENDED = text("batch_id IS NOT NULL AND finished_at IS NULL")
-UNDECIDED = text("question IS NOT NULL AND decision IS NULL")
 
 
 def _partial(name: str, where: Any, *columns: Any, unique: bool = False) -> Index:

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
-from worker.backends.faults import CONVERSATION_GONE
+from worker.backends.transport.faults import CONVERSATION_GONE
 from worker.calls import Parked
 from worker.chain import Chain
 from worker.errors import ProviderError

@@ -3,7 +3,7 @@
 import itertools
 from typing import Any
 
-from worker.backends.responses import ResponsesBackend
+from worker.backends.responses.backend import ResponsesBackend
 
 _look = ResponsesBackend.look
 _looks = itertools.count()

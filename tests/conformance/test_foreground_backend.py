@@ -10,9 +10,10 @@ import pytest
 from tests.conformance.test_responses_backend import LOST, PAGE, hang, limit
 from tests.foreground import DIALECTS, HEAD, ID, ask, begun, carry, foreground, hello, piece, queued, taken
 from tests.scripted import KEY, Request, Script, answer, saying, scripted, step, transience
-from worker.backends import streams, transport
 from worker.backends.base import Done, Failed, Opened, Tail
-from worker.backends.foreground import ForegroundBackend, Patience
+from worker.backends.foreground.backend import ForegroundBackend
+from worker.backends.foreground.connection import Patience
+from worker.backends.transport import connections, sse
 from worker.errors import ProviderError
 
 pytestmark = pytest.mark.parametrize("dialect", DIALECTS)
@@ -130,7 +131,7 @@ def test_comments_do_not_keep_a_step_for_ever(dialect: str) -> None:
 @pytest.mark.parametrize("rest", [b": a comment\n", b"data: one line without an end", b"event: other\ndata: {}\n\n"])
 def test_a_stream_without_an_end_is_left(dialect: str, rest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expected: the attempt has failed when it takes more than any answer does; nothing of it is kept in memory."""
-    monkeypatch.setattr(streams, "MOST", 1_000_000)
+    monkeypatch.setattr(sse, "MOST", 1_000_000)
 
     async def script(_: Request) -> AsyncIterator[bytes]:
         yield begun(dialect)
@@ -144,7 +145,7 @@ def test_a_stream_without_an_end_is_left(dialect: str, rest: bytes, monkeypatch:
 
 def test_an_answer_in_one_piece_without_an_end(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expected: left unread like one that cannot be read; the chain makes a failed attempt of it."""
-    monkeypatch.setattr(transport, "_LARGEST", 1_000_000)
+    monkeypatch.setattr(connections, "_LARGEST", 1_000_000)
 
     async def script(_: Request) -> AsyncIterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"

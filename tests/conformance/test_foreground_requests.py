@@ -11,9 +11,9 @@ from tests.foreground import DIALECTS, foreground, piece, taken
 from tests.recordings import published
 from tests.scripted import Request, answer, saying, scripted, step
 from worker.backends.base import Step
-from worker.backends.chat import Chat
+from worker.backends.foreground.chat import Chat
+from worker.backends.foreground.stateless import Stateless
 from worker.backends.places import FOR_A_MODEL, PROTOCOLS
-from worker.backends.stateless import Stateless
 from worker.prices import Prices
 
 PATHS = {"chat": "/chat/completions", "responses-stateless": "/responses"}

@@ -25,10 +25,10 @@ from tests.scripted import (
     step,
     transience,
 )
-from worker.backends import transport
-from worker.backends.responses import ResponsesBackend
+from worker.backends.responses.backend import ResponsesBackend
+from worker.backends.transport import connections
+from worker.backends.transport.connections import Http
 from worker.errors import ProviderError, SettingsError
-from worker.prices import Prices
 
 PAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -279,13 +279,13 @@ def test_a_wait_for_a_free_request_can_be_cancelled() -> None:
 def test_a_key_that_no_header_can_carry(key: str) -> None:
     """It is named at the start by its variable, and not shown."""
     with pytest.raises(SettingsError, match=r"^OPENAI_API_KEY: ") as caught:
-        ResponsesBackend(api_key=key, base_url=None, requests=1, timeout=1, prices=Prices({}))
+        Http(api_key=key, base_url=None, requests=1, timeout=1)
     assert key not in str(caught.value)
 
 
 def test_an_answer_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Expected: a look that may be tried again, before the answer has taken the worker's memory."""
-    monkeypatch.setattr(transport, "_LARGEST", 1_000_000)
+    monkeypatch.setattr(connections, "_LARGEST", 1_000_000)
 
     async def script(_: Request) -> AsyncIterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"

@@ -13,7 +13,7 @@ from tests.conformance.test_responses_backend import LOST, PAGE, limit
 from tests.scripted import EMPTY, KEY, Request, Script, answer, ask, backend_at, refused, saying, scripted, step
 from tests.scripted import transience as meaning_of
 from worker.backends.base import Created, Done, Ended, Failed, Following, NeedsTools
-from worker.backends.responses import ResponsesBackend
+from worker.backends.responses.backend import ResponsesBackend
 from worker.errors import ProviderError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nx-request-id: req_1\r\n\r\n"

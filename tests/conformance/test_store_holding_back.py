@@ -9,9 +9,10 @@ from sqlalchemy import func, select, text
 
 from tests.conformance.ground import Ground
 from tests.conformance.test_store_plans import fill, plan, reads_the_whole_table, statements
+from worker.conditions import IN_PROGRESS
 from worker.errors import UsageError
 from worker.lifecycle import Event
-from worker.models import IN_PROGRESS, Run, Spending
+from worker.models import Run, Spending
 from worker.response import Usage
 from worker.store import assistants, batches, budgets, claiming, groups, leases, overview, pausing, submitting
 from worker.store.pausing import Kind

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.scripted import step
 from worker.backends.base import Done, Ended, Failed, NeedsTools, Step
-from worker.backends.completion import Completion
-from worker.backends.foreground import Answer
-from worker.backends.stateless import Spoken
-from worker.backends.streams import Reader
+from worker.backends.foreground.completion import Completion
+from worker.backends.foreground.connection import PartialAnswer
+from worker.backends.foreground.stateless import Spoken
+from worker.backends.transport.sse import Reader
 from worker.prices import Prices
 from worker.response import Usage
 
@@ -41,7 +41,7 @@ def calls(*parts: Any) -> bytes:
     return chunk({"tool_calls": list(parts)})
 
 
-def ended(answer: Answer, chunks: Iterable[bytes]) -> Ended:
+def ended(answer: PartialAnswer, chunks: Iterable[bytes]) -> Ended:
     """Return how an answer ends that comes in these chunks, and what it comes to where they tell no end."""
     reader = Reader(answer.wanted)
     for piece in chunks:
@@ -320,7 +320,9 @@ def spoken(one: Step | None = None) -> Spoken:
     ids=["chat", "responses"],
 )
 @given(data=st.data())
-def test_no_cutting_changes_an_answer(stream: bytes, make: Callable[[Step], Answer], data: st.DataObject) -> None:
+def test_no_cutting_changes_an_answer(
+    stream: bytes, make: Callable[[Step], PartialAnswer], data: st.DataObject
+) -> None:
     """Expected: one end and one text whether it comes at once, byte by byte or anyhow, inside a character too."""
 
     def told(chunks: Iterable[bytes]) -> tuple[Ended, str]:

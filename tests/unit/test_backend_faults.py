@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from worker.backends import faults
-from worker.backends.bodies import ResponseBody, clean, read
-from worker.backends.faults import explain
+from worker.backends.responses.bodies import ResponseBody
+from worker.backends.transport import faults
+from worker.backends.transport.bodies import clean, read
+from worker.backends.transport.faults import explain
 from worker.errors import ProviderError
 
 KEY = "sk-never-shown-0123456789"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from worker.backends.base import Tail
-from worker.backends.items import answer_to, tail
+from worker.backends.responses.items import answer_to, tail
 
 Item = dict[str, Any]
 

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.recordings import need
-from worker.backends.bodies import BegunEvent, EndedEvent, read
-from worker.backends.streams import BEGUN, ENDED, Event, Reader
+from worker.backends.responses.bodies import BegunEvent, EndedEvent
+from worker.backends.responses.streams import BEGUN, ENDED
+from worker.backends.transport.bodies import read
+from worker.backends.transport.sse import Event, Reader
 
 ALL = frozenset({b"a", b"b", b"long.name"})
 

@@ -140,6 +140,11 @@ class Step:
     on_text: Callable[[str], None] | None = None
     """Is given the text of the answer piece by piece, where the step is followed."""
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Return the metadata that say at the provider whose step it is."""
+        return {"run_id": self.run_id, "attempt": str(self.attempt), "step": str(self.number)}
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

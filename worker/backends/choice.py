@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from worker.backends.assistants import AssistantsBackend
+from worker.backends.assistants.backend import HEADERS, AssistantsBackend
 from worker.backends.base import Backend
-from worker.backends.chat import Chat
-from worker.backends.foreground import ForegroundBackend, Patience
+from worker.backends.foreground.backend import ForegroundBackend
+from worker.backends.foreground.chat import Chat
+from worker.backends.foreground.connection import Patience
+from worker.backends.foreground.stateless import Stateless
 from worker.backends.places import DEFAULT_KEY, Place
-from worker.backends.responses import ResponsesBackend
-from worker.backends.stateless import Stateless
-from worker.backends.transport import Http
+from worker.backends.responses.backend import ResponsesBackend
+from worker.backends.transport.connections import Http
 from worker.errors import ProviderError, SettingsError
 from worker.prices import Prices
 from worker.settings import Settings
@@ -34,35 +35,36 @@ class Server:
 
 
 def _responses(server: Server) -> Backend:
-    settings = server.settings
-    return ResponsesBackend(
-        api_key=server.api_key,
-        base_url=server.base_url,
-        requests=server.requests,
-        timeout=settings.request_timeout,
-        prices=server.prices,
-        streams=settings.stream_limit,
-        foreign=server.foreign,
-    )
+    return ResponsesBackend(_http(server, streams=server.settings.stream_limit), server.prices)
+
+
+def _assistants(server: Server) -> Backend:
+    foreign = server.settings.foreign_runs
+    return AssistantsBackend(_http(server, headers=HEADERS), server.prices, cancels_foreign=foreign == "cancel")
 
 
 def _chat(server: Server) -> Backend:
-    http = _http(server)
+    http = _living(server)
     return ForegroundBackend(http, Chat(http.host, server.prices), _patience(server.settings))
 
 
 def _stateless(server: Server) -> Backend:
-    return ForegroundBackend(_http(server), Stateless(server.prices), _patience(server.settings))
+    return ForegroundBackend(_living(server), Stateless(server.prices), _patience(server.settings))
 
 
-def _http(server: Server) -> Http:
-    settings = server.settings
+def _living(server: Server) -> Http:
+    """Return connections that steps can live on: such a step cannot do without a place."""
+    return _http(server, streams=max(1, server.settings.stream_limit))
+
+
+def _http(server: Server, streams: int = 0, headers: Mapping[str, str] | None = None) -> Http:
     return Http(
         api_key=server.api_key,
         base_url=server.base_url,
         requests=server.requests,
-        timeout=settings.request_timeout,
-        streams=max(1, settings.stream_limit),  # a step that lives on its connection cannot do without
+        timeout=server.settings.request_timeout,
+        streams=streams,
+        headers=headers,
         foreign=server.foreign,
     )
 
@@ -71,26 +73,13 @@ def _patience(settings: Settings) -> Patience:
     return Patience(settings.queued_timeout, settings.stall_timeout, settings.step_timeout)
 
 
-def _assistants(server: Server) -> Backend:
-    settings = server.settings
-    return AssistantsBackend(
-        api_key=server.api_key,
-        base_url=server.base_url,
-        requests=server.requests,
-        timeout=settings.request_timeout,
-        prices=server.prices,
-        cancels_foreign=settings.foreign_runs == "cancel",
-        foreign=server.foreign,
-    )
-
-
 MAKERS: Mapping[str, Callable[[Server], Backend]] = {
     "responses": _responses,
     "responses-stateless": _stateless,
     "chat": _chat,
     "assistants": _assistants,
 }
-"""A new protocol is one file, one line here and one in worker/backends/places.py."""
+"""A new protocol is one folder, or one dialect of foreground/, one line here and one in worker/backends/places.py."""
 
 
 class Backends:

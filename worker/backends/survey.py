@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from worker.backends.transport import Http
+from worker.backends.transport.connections import Http
 from worker.errors import ProviderError
 
 _SECONDS = 10.0  # for all of it

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 from sqlalchemy.orm import aliased
 
+from worker.conditions import OWNED, UNDECIDED, WAITING
 from worker.dbtime import from_now
 from worker.lifecycle import TERMINAL, Status
-from worker.models import OWNED, UNDECIDED, WAITING, Assistant, Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
+from worker.models import Assistant, Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
 from worker.store import claiming
 
 MOST = 1000

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, update
 
+from worker.conditions import UNENDED
 from worker.dbtime import from_now
 from worker.errors import UsageError
 from worker.lifecycle import ACTIVE, Status
-from worker.models import UNENDED, Batch, Document, Pause, Run
+from worker.models import Batch, Document, Pause, Run
 from worker.store import outbox
 
 _AWAITED = (Batch.on_end.is_not(None), Batch.sealed_at.is_not(None), Batch.ended_at.is_(None))

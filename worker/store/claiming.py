@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, func, literal, select, union_all, update
 
+from worker.conditions import CLAIMABLE
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import CLAIMABLE, Assistant, Attempt, Conversation, Run, Thread
+from worker.models import Assistant, Attempt, Conversation, Run, Thread
 from worker.store import budgets, groups, leases, many, sharing
 from worker.store.journal import record_many
 

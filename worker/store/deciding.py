@@ -13,10 +13,11 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, Select, exists, func, or_, select, update
 
 from tools.text import storable
+from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
 from worker.errors import UnknownRun, UsageError
 from worker.lifecycle import TERMINAL, Status
-from worker.models import UNDECIDED, Assistant, EventRow, Run, ToolCall
+from worker.models import Assistant, EventRow, Run, ToolCall
 from worker.store.held import Hold
 from worker.store.journal import record
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
+from worker.conditions import BEGINS, GOES_ON, IN_PROGRESS
 from worker.dbtime import UtcDateTime, from_now
 from worker.lifecycle import Status
-from worker.models import BEGINS, GOES_ON, IN_PROGRESS, Assistant, Cap, Pause, Run
+from worker.models import Assistant, Cap, Pause, Run
 from worker.store.pausing import BUDGET, Kind
 
 _MOST = 100

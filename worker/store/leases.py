@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
+from worker.conditions import OWNED
 from worker.dbtime import from_now
 from worker.errors import LostClaim
-from worker.models import OWNED, Run, Worker
+from worker.models import Run, Worker
 from worker.store.journal import record_many
 
 

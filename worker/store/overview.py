@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, case, exists, func, not_, select
 
+from worker.conditions import CLAIMABLE, OWNED, UNDECIDED, WAITING
 from worker.dbtime import from_now
 from worker.lifecycle import TERMINAL, Status
-from worker.models import CLAIMABLE, OWNED, UNDECIDED, WAITING, EventRow, Outgoing, Run, ToolCall, Worker
+from worker.models import EventRow, Outgoing, Run, ToolCall, Worker
 from worker.store import groups, pausing
 from worker.store.groups import CapView
 from worker.store.pausing import PAUSED

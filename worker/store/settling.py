@@ -9,9 +9,10 @@ from sqlalchemy import bindparam, func, select, update
 
 from worker import locks
 from worker.backends.base import Item
+from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import UNDECIDED, Conversation, Message, Outgoing, ToolCall
+from worker.models import Conversation, Message, Outgoing, ToolCall
 from worker.response import Asked, Usage
 from worker.store import items, ledger, outbox
 from worker.store.gathered import NOW, FromNow

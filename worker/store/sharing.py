@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, select
 
+from worker.conditions import CLAIMABLE, OWNED
 from worker.dbtime import from_now
-from worker.models import CLAIMABLE, OWNED, Run, Worker
+from worker.models import Run, Worker
 
 _FEW = 16
 """Due runs that are not worth sharing: whoever was rung takes them at once."""

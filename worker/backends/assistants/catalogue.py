@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tools.registry import Tool
-from worker.backends import assistants_requests as requests
-from worker.backends.assistants_bodies import Made, Page
-from worker.backends.assistants_lists import listed
-from worker.backends.transport import Http, encode
+from worker.backends.assistants import requests
+from worker.backends.assistants.bodies import Made, Page
+from worker.backends.assistants.lists import listed
+from worker.backends.transport.connections import Http, encode
 
 _KEY = "runwright"
 _MOST = 1000

@@ -13,22 +13,20 @@ from urllib.parse import quote
 
 import structlog
 
-from worker.backends import assistants_meaning as meaning
-from worker.backends import assistants_paths as paths
-from worker.backends import assistants_requests as requests
-from worker.backends.assistants_bodies import Made, MessageBody, Page, RunBody
-from worker.backends.assistants_lists import listed
-from worker.backends.assistants_made import Catalogue
+from worker.backends.assistants import meaning, paths, requests
+from worker.backends.assistants.bodies import Made, MessageBody, Page, RunBody
+from worker.backends.assistants.catalogue import Catalogue
+from worker.backends.assistants.lists import listed
 from worker.backends.base import Created, Done, Look, NeedsTools, Opened, Pending, Step, Tail
-from worker.backends.faults import CONVERSATION_GONE
 from worker.backends.places import PROTOCOLS
-from worker.backends.transport import Http, Reply, encode
+from worker.backends.transport.connections import Http, Reply, encode
+from worker.backends.transport.faults import CONVERSATION_GONE
 from worker.errors import ProviderError
 from worker.prices import Prices
 from worker.response import Usage
 
 _log = structlog.get_logger(__name__)
-_BETA = {"OpenAI-Beta": "assistants=v2"}
+HEADERS = {"OpenAI-Beta": "assistants=v2"}
 # The most that a thread is created with. The published document does not say so, the server does ("ensure this value
 # has at most 32 items", github.com/openai-php/client/issues/269).
 _MESSAGES = 32
@@ -41,25 +39,13 @@ class AssistantsBackend:
 
     can = PROTOCOLS["assistants"]
 
-    def __init__(
-        self,
-        *,
-        api_key: str,
-        base_url: str | None,
-        requests: int,
-        timeout: float,
-        prices: Prices,
-        cancels_foreign: bool = False,
-        foreign: bool = False,
-    ) -> None:
-        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
+    def __init__(self, http: Http, prices: Prices, *, cancels_foreign: bool = False) -> None:
+        """Take the server's connections, which send `HEADERS` with each request.
 
         `cancels_foreign` says what becomes of a run on one of our threads that is not ours: cancelled, or waited for.
         `foreign` is that of Http.
         """
-        self._http = Http(
-            api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, headers=_BETA, foreign=foreign
-        )
+        self._http = http
         self._prices = prices
         self._cancels_foreign = cancels_foreign
         self._catalogue = Catalogue(self._http)
@@ -261,7 +247,7 @@ def _created(thread: str, run: str, reply: Reply | None = None) -> Created:
 
 
 def _is_of(run: RunBody, step: Step) -> bool:
-    return all(run.says(key) == value for key, value in requests.identity(step).items())
+    return all(run.says(key) == value for key, value in step.identity.items())
 
 
 def _is_busy(error: ProviderError) -> bool:

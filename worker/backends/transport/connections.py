@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,9 +20,9 @@ import openai
 from pydantic import BaseModel
 from yarl import URL
 
-from worker.backends.bodies import clean, read
-from worker.backends.faults import explain, rejected, stalled, unreadable
-from worker.backends.streams import AnswerTooLong, Hear, Meaning, Stream
+from worker.backends.transport.bodies import clean, read
+from worker.backends.transport.faults import explain, rejected, stalled, unreadable
+from worker.backends.transport.sse import AnswerTooLong
 from worker.errors import ProviderError, SettingsError
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -140,21 +139,19 @@ class Http:
         return not self.places.locked()
 
     async def stream(
-        self, path: str, content: bytes, meaning: Meaning, hear: Hear | None = None
-    ) -> tuple[Reply, Stream | None]:
-        """Send a POST that creates, and return the first event of its stream as the answer, with the stream.
+        self, path: str, content: bytes, reading: Callable[[aiohttp.StreamReader], Read]
+    ) -> tuple[Reply, Read | None]:
+        """Send a POST that creates, and return the first event of its stream as the answer, with what reads the stream.
 
-        It takes a place, and keeps it until it is closed; `hear` is given the text of the answer. A server that answers
-        in one piece leaves nothing to follow.
+        That takes a place, and keeps it until it is closed. A server that answers in one piece leaves nothing to read.
         """
         with ExitStack() as ends:
             await self.places.acquire()
             ends.callback(self.places.release)
-            reading = partial(Stream, meaning=meaning, hear=hear)
-            reply, stream = await self.follow(path, content, reading, first=self._timeout, silence=self._timeout)
-            if stream is not None:
-                stream.ends.enter_context(ends.pop_all())
-            return reply, stream
+            reply, opened = await self.follow(path, content, reading, first=self._timeout, silence=self._timeout)
+            if opened is not None:
+                opened.ends.enter_context(ends.pop_all())
+            return reply, opened
 
     async def follow(
         self,
@@ -166,7 +163,7 @@ class Http:
         silence: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[Reply, Read | None]:
-        """Do what `stream` does, in a place that the caller has taken; `reading` makes what reads the stream.
+        """Do what `stream` does, in a place that the caller has taken.
 
         `first` seconds may pass until the first event or the whole answer is there, `silence` between two reads.
         """

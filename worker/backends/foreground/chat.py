@@ -7,9 +7,9 @@ The longest answer is `max_completion_tokens` at OpenAI and Azure, whose reasoni
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tools.registry import Tool
+from worker.backends import forms
 from worker.backends.base import Item, Step
-from worker.backends.completion import Completion
+from worker.backends.foreground.completion import Completion
 from worker.backends.places import PROTOCOLS
 from worker.prices import Prices
 
@@ -47,10 +47,9 @@ class Chat:
         if "max_output_tokens" in config:
             body[self._longest] = config["max_output_tokens"]
         if "response_format" in config:
-            schema = {key: value for key, value in config["response_format"].items() if key != "type"}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = forms.json_schema(config["response_format"])
         if step.tools:
-            body["tools"] = [_function(tool) for tool in step.tools]
+            body["tools"] = [forms.function(tool) for tool in step.tools]
             body |= {key: config[key] for key in _WITH_TOOLS if key in config}
         told = config.get("instructions")
         system = [{"role": "system", "content": told}] if told else []
@@ -63,8 +62,3 @@ class Chat:
 
 def _is_openais(host: str) -> bool:
     return host == _OPENAIS[0] or host.endswith(_OPENAIS[1:])
-
-
-def _function(tool: Tool) -> Mapping[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}

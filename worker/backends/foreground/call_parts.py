@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
-from worker.backends.bodies import Ident
-from worker.backends.chunks import CallPart
+from worker.backends.foreground.chunks import CallPart
+from worker.backends.transport.bodies import Ident
 from worker.response import Asked
 
 _IDENT = TypeAdapter(Ident)

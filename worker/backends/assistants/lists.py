@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from worker.backends.assistants_bodies import Page
-from worker.backends.transport import Http
+from worker.backends.assistants.bodies import Page
+from worker.backends.transport.connections import Http
 
 Entry = TypeVar("Entry", bound=BaseModel)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from worker import tokens
 from worker.backends.base import Done, Ended, Failed, Item, NeedsTools, Step
-from worker.backends.bodies import read
-from worker.backends.call_parts import CallParts
-from worker.backends.chunks import Choice, Chunk, Counted, Said
-from worker.backends.faults import reported
+from worker.backends.foreground.call_parts import CallParts
+from worker.backends.foreground.chunks import Choice, Chunk, Counted, Said
+from worker.backends.transport.bodies import read
+from worker.backends.transport.faults import reported
 from worker.prices import Prices
 from worker.response import Usage
 

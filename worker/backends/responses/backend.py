@@ -7,37 +7,25 @@ idempotency key (openai 3.54): a create goes out once.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel
-
-from tools.registry import Tool
-from worker.backends import items
-from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Opened, Pending, Step, Tail
-from worker.backends.bodies import BegunEvent, EndedEvent, ItemsBody, Named, ResponseBody, read
-from worker.backends.faults import TRANSIENT_CODES, unreadable
+from worker.backends.base import Created, Ended, Look, Opened, Pending, Step, Tail
 from worker.backends.places import PROTOCOLS
-from worker.backends.transport import Http, Reply, encode
+from worker.backends.responses import items
+from worker.backends.responses.bodies import BegunEvent, EndedEvent, ItemsBody, ResponseBody
+from worker.backends.responses.meaning import counted, meaning
+from worker.backends.responses.requests import asked_items, message_items, settings
+from worker.backends.responses.streams import Stream
+from worker.backends.transport.bodies import Named, read
+from worker.backends.transport.connections import Http, Reply, encode
 from worker.errors import ProviderError
 from worker.prices import Prices
-from worker.response import Asked, Usage
+from worker.response import Usage
 
-Body = TypeVar("Body", bound=BaseModel)
-# Keys of an assistant's configuration that Responses takes as they are.
-_AS_IS = (
-    "model",
-    "instructions",
-    "temperature",
-    "top_p",
-    "max_output_tokens",
-    "parallel_tool_calls",
-    "tool_choice",
-    "service_tier",
-)
 _ITEMS = 20  # the most that one request may add to a conversation (openai 3.54, conversation_create_params.py)
-_GOING_ON = frozenset({"queued", "in_progress"})
 
 
 class ResponsesBackend:
@@ -45,25 +33,9 @@ class ResponsesBackend:
 
     can = PROTOCOLS["responses"]
 
-    def __init__(
-        self,
-        *,
-        api_key: str,
-        base_url: str | None,
-        requests: int,
-        timeout: float,
-        prices: Prices,
-        streams: int = 0,
-        foreign: bool = False,
-    ) -> None:
-        """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
-
-        Of `streams` there are so many beside them; what finds no place is created without, and looked at. `foreign` is
-        that of Http.
-        """
-        self._http = Http(
-            api_key=api_key, base_url=base_url, requests=requests, timeout=timeout, streams=streams, foreign=foreign
-        )
+    def __init__(self, http: Http, prices: Prices) -> None:
+        """Take the server's connections; a step that finds no place for a stream is created without, and looked at."""
+        self._http = http
         self._prices = prices
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
@@ -88,7 +60,8 @@ class ResponsesBackend:
 
     async def _create_streamed(self, step: Step) -> Created:
         content = encode({**_body(step), "stream": True})
-        reply, stream = await self._http.stream("/responses", content, self._told, step.on_text)
+        reading = partial(Stream, meaning=self._told, hear=step.on_text)
+        reply, stream = await self._http.stream("/responses", content, reading)
         if stream is None:
             return _created(reply)
         try:
@@ -161,33 +134,6 @@ def _created(reply: Reply) -> Created:
     return Created(ident, reply.headers.get("x-request-id"), headers=reply.headers)
 
 
-def counted(response: ResponseBody, prices: Prices) -> Usage | None:
-    """Return what the server counted, None where it did not."""
-    if response.usage is None:
-        return None
-    used = response.usage.input_tokens, response.usage.output_tokens
-    return Usage(*used, prices.cost(response.model or "", *used))
-
-
-def meaning(response: ResponseBody, usage: Usage) -> Look:
-    """Return what a response says of its step."""
-    status = response.status
-    if status in _GOING_ON:
-        return Pending(queued=status == "queued")
-    last_item = response.output[-1].id if response.output else None
-    if status in {"completed", "incomplete"}:
-        if response.calls and status == "completed":
-            return NeedsTools(_asked(response), usage, last_item)
-        # Calls of an answer that was cut are nobody's: the next create looks for such calls, and answers them.
-        known_end = None if response.calls else last_item
-        return Done(response.text, usage, known_end, _stopped_by(response), response.completed_at)
-    if response.error is None:
-        told = f"the provider reports the response as {status[:80]}"
-        return Failed(f"{status[:80]}_at_provider", told, usage, transient=False)
-    code = response.error.code[:100]
-    return Failed(code, response.error.message[:2000], usage, transient=code in TRANSIENT_CODES)
-
-
 def _path(provider_id: str) -> str:
     return f"/responses/{quote(provider_id, safe='')}"
 
@@ -206,56 +152,3 @@ def _body(step: Step) -> dict[str, Any]:
         "background": True,
         "store": True,
     }
-
-
-def settings(step: Step) -> dict[str, Any]:
-    """Return what the assistant says for the model, and whose step it is."""
-    config = step.config
-    body: dict[str, Any] = {key: config[key] for key in _AS_IS if key in config}
-    if "reasoning_effort" in config:
-        body["reasoning"] = {"effort": config["reasoning_effort"]}
-    if "response_format" in config:
-        body["text"] = {"format": config["response_format"]}
-    if step.tools:
-        body["tools"] = [_function(tool) for tool in step.tools]
-    return {**body, "metadata": {"run_id": step.run_id, "attempt": str(step.attempt), "step": str(step.number)}}
-
-
-def asked_items(step: Step) -> list[Mapping[str, Any]]:
-    """Return the step's own input: outputs of tools, then the user's message."""
-    answers = [{"type": "function_call_output", "call_id": a.call_id, "output": a.output} for a in step.answers]
-    return [*answers, *message_items(step.input)]
-
-
-def message_items(parts: Any, role: str = "user") -> list[Mapping[str, Any]]:
-    """Return a message of a thread as an item; none where it is empty."""
-    if not parts:
-        return []
-    text = "output_text" if role == "assistant" else "input_text"
-    content = [{**part, "type": text} if part.get("type") == "text" else part for part in parts]
-    return [{"type": "message", "role": role, "content": content}]
-
-
-def _function(tool: Tool) -> Mapping[str, Any]:
-    # Not strict: strict mode refuses schemas with defaults, and the arguments are validated here in any case.
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": False,
-    }
-
-
-def _asked(response: ResponseBody) -> tuple[Asked, ...]:
-    calls = tuple(Asked(call.call_id, call.name[:200], call.arguments) for call in response.calls)
-    if len({call.call_id for call in calls}) < len(calls):
-        raise unreadable("the provider gave two calls of one response the same call_id", creating=False)
-    return calls
-
-
-def _stopped_by(response: ResponseBody) -> str | None:
-    if response.status != "incomplete":
-        return None
-    details = response.incomplete_details
-    return details.reason[:100] if details else "unknown_reason"

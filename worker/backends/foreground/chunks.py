@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from worker.backends.bodies import Count, Ident, Lenient, NullIsEmpty
+from worker.backends.transport.bodies import Count, Ident, Lenient, NullIsEmpty
 
 
 class Part(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from worker.backends.bodies import clean
+from worker.backends.transport.bodies import clean
 from worker.errors import ProviderError
 
 # Failures of a whole response that may pass (openai.types.responses.response_error; treated as an open set).

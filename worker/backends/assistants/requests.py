@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.registry import Tool
+from worker.backends import forms
 from worker.backends.base import Answer, Step
-from worker.backends.bodies import clean
+from worker.backends.transport.bodies import clean
 from worker.errors import ProviderError
 
 Body = dict[str, Any]
@@ -32,7 +33,7 @@ _TOLD = (
 def assistant(config: Mapping[str, Any], tools: Iterable[Tool]) -> Body:
     """Return the assistant to run: what the server takes only there, or with less room elsewhere."""
     given = {key: config[key] for key in ("model", "instructions") if key in config}
-    return {**given, "tools": [_function(tool) for tool in tools]}
+    return {**given, "tools": [forms.function(tool) for tool in tools]}
 
 
 def fingerprint(body: Body) -> str:
@@ -49,17 +50,11 @@ def run(step: Step, messages: Sequence[Body], after: str | None = None) -> Body:
     if "truncation" in config:
         body["truncation_strategy"] = _truncation(config["truncation"])
     if "response_format" in config:
-        schema = {key: value for key, value in config["response_format"].items() if key != "type"}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body["response_format"] = forms.json_schema(config["response_format"])
     if messages:
         body["additional_messages"] = list(messages)
-    metadata = {**identity(step), **({"after": after} if after else {})}
+    metadata = {**step.identity, **({"after": after} if after else {})}
     return {**body, "metadata": metadata}
-
-
-def identity(step: Step) -> dict[str, str]:
-    """Return the metadata by which the run of a step is found again."""
-    return {"run_id": step.run_id, "attempt": str(step.attempt), "step": str(step.number)}
 
 
 def outputs(answers: Iterable[Answer]) -> Body:
@@ -85,7 +80,7 @@ def told(step: Step) -> Body:
         for one in (*step.earlier, *step.answers)
     ]
     text = f"{_TOLD}\n\n{json.dumps(clean(calls), ensure_ascii=False)}"
-    return {"role": "user", "content": [{"type": "text", "text": text}], "metadata": identity(step)}
+    return {"role": "user", "content": [{"type": "text", "text": text}], "metadata": step.identity}
 
 
 def _part(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -107,9 +102,3 @@ def _inexpressible(told: str) -> ProviderError:
 
 def _truncation(given: Any) -> Body:
     return {"type": "last_messages", **given} if isinstance(given, Mapping) else {"type": given}
-
-
-def _function(tool: Tool) -> Body:
-    # Not strict: strict mode refuses schemas with defaults, and the arguments are validated here in any case.
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}

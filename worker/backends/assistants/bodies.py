@@ -4,7 +4,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag
 
-from worker.backends.bodies import Count, Details, Fault, Ident, Lenient, NullIsEmpty
+from worker.backends.transport.bodies import Count, Details, Fault, Ident, Lenient, NullIsEmpty
 
 Entry = TypeVar("Entry", bound=BaseModel)
 # Two of them with a slash between are the id of a step, in a column of 200 characters: as Ident, without a slash.

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from worker.backends.assistants_bodies import MessageBody, OtherPart, RefusalPart, RunBody, TextPart
+from worker.backends.assistants.bodies import MessageBody, OtherPart, RefusalPart, RunBody, TextPart
 from worker.backends.base import Failed
-from worker.backends.faults import TRANSIENT_CODES, unreadable
+from worker.backends.transport.faults import TRANSIENT_CODES, unreadable
 from worker.response import Asked, Usage
 
 _OUR_WORDS = {"max_completion_tokens": "max_output_tokens"}

@@ -12,17 +12,19 @@ from pydantic import BaseModel, RootModel
 
 from worker import tokens
 from worker.backends.base import Done, Ended, Failed, Item, NeedsTools, Pending, Step
-from worker.backends.bodies import BegunEvent, ResponseBody, read
-from worker.backends.call_parts import fresh, given_back
-from worker.backends.faults import reported
+from worker.backends.foreground.call_parts import fresh, given_back
 from worker.backends.places import PROTOCOLS
-from worker.backends.responses import asked_items, counted, meaning, message_items, settings
-from worker.backends.streams import BEGUN, ENDED, ERROR
+from worker.backends.responses.bodies import BegunEvent, ResponseBody, TextEvent
+from worker.backends.responses.meaning import counted, meaning
+from worker.backends.responses.requests import asked_items, message_items, settings
+from worker.backends.responses.streams import BEGUN, ENDED, ERROR, TEXT
+from worker.backends.transport.bodies import read
+from worker.backends.transport.faults import reported
 from worker.errors import ProviderError
 from worker.prices import Prices
 from worker.response import Usage
 
-_DELTA, _ADDED, _ITEM = b"response.output_text.delta", b"response.output_item.added", b"response.output_item.done"
+_ADDED, _ITEM = b"response.output_item.added", b"response.output_item.done"
 # OpenAI's document says that reasoning comes encrypted by itself where nothing is stored; before it did so only where
 # it was asked to, and models that do not reason refuse to be asked.
 _ENCRYPTED = {"include": ["reasoning.encrypted_content"]}
@@ -42,12 +44,6 @@ class _ItemDone(BaseModel):
     """An item of the output that is whole."""
 
     item: dict[str, Any]
-
-
-class _Delta(BaseModel):
-    """The next piece of the text."""
-
-    delta: str
 
 
 class Stateless:
@@ -85,7 +81,7 @@ class Spoken:
         """Begin with nothing; `sent` are the bytes of the request, for a server that does not count its tokens."""
         self.id: str | None = None
         self.begun = False
-        self.wanted = BEGUN | ENDED | {ERROR, _ADDED, _ITEM, *([] if step.on_text is None else [_DELTA])}
+        self.wanted = BEGUN | ENDED | {ERROR, _ADDED, _ITEM, *([] if step.on_text is None else [TEXT])}
         self._step = step
         self._asked = asked
         self._sent = sent
@@ -111,8 +107,8 @@ class Spoken:
         self.begun = True
         if name == _ITEM:
             self._items.append(read(data, _ItemDone).item)
-        elif name == _DELTA and self._step.on_text is not None:
-            self._step.on_text(read(data, _Delta).delta)
+        elif name == TEXT and self._step.on_text is not None:
+            self._step.on_text(read(data, TextEvent).delta)
 
     def whole(self, body: bytes) -> Ended:
         """Read a response in one piece; ValueError says what is wrong with it."""

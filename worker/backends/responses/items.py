@@ -1,14 +1,13 @@
 """What a conversation's items say of a response whose id was never learnt, and of how the conversation ends."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from worker.backends.base import Tail
-from worker.backends.bodies import ResponseBody
+from worker.backends.base import Item, Tail
+from worker.backends.responses.bodies import ResponseBody
 
-Item = Mapping[str, Any]
 _ASKED = frozenset({"function_call_output"})
 
 

@@ -1,0 +1,104 @@
+"""What is read of a response, its events and its conversation, checked; whatever else they hold is left alone."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Discriminator, Tag
+
+from worker.backends.transport.bodies import Count, Details, Fault, Ident, Lenient, Named, NullIsEmpty
+
+
+class Item(BaseModel):
+    """One item of a response's output, of a kind that nothing more is read of."""
+
+    id: Annotated[Ident | None, Lenient] = None
+
+
+class Part(BaseModel):
+    """One part of a message."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class Message(Item):
+    """What the model said."""
+
+    content: Annotated[list[Part], NullIsEmpty] = []
+
+
+class Call(Item):
+    """A function the model asks for; `arguments` is JSON text, not yet checked."""
+
+    call_id: Ident
+    name: str
+    arguments: str
+
+
+class Tokens(BaseModel):
+    """What a response used."""
+
+    input_tokens: Count
+    output_tokens: Count
+
+
+def _kind(item: Any) -> str:
+    kind = item.get("type") if isinstance(item, dict) else None
+    return kind if kind in ("message", "function_call") else "other"
+
+
+_AnyItem = Annotated[
+    Annotated[Message, Tag("message")] | Annotated[Call, Tag("function_call")] | Annotated[Item, Tag("other")],
+    Discriminator(_kind),
+]
+
+
+class ResponseBody(BaseModel):
+    """A response as far as a run needs it."""
+
+    id: Ident
+    status: str
+    output: Annotated[list[_AnyItem], NullIsEmpty] = []
+    error: Annotated[Fault | None, Lenient] = None
+    usage: Annotated[Tokens | None, Lenient] = None
+    incomplete_details: Annotated[Details | None, Lenient] = None
+    model: Annotated[str | None, Lenient] = None
+    completed_at: Annotated[float | None, Lenient] = None
+
+    @property
+    def calls(self) -> list[Call]:
+        """Return the functions asked for, in order."""
+        return [item for item in self.output if isinstance(item, Call)]
+
+    @property
+    def text(self) -> str:
+        """Return all the text that the model said; where it only refused, its words for that."""
+        parts = [part for item in self.output if isinstance(item, Message) for part in item.content]
+        said = "".join(part.text or "" for part in parts if part.type == "output_text")
+        return said or "".join(part.refusal or "" for part in parts if part.type == "refusal")
+
+
+class BegunEvent(BaseModel):
+    """An event of a stream that names its response."""
+
+    response: Named
+
+
+class TextEvent(BaseModel):
+    """A piece of what the model says."""
+
+    delta: str
+
+
+class EndedEvent(BaseModel):
+    """The last event of a stream: the whole response."""
+
+    response: ResponseBody
+
+
+class ItemsBody(BaseModel):
+    """A page of a conversation's items, as they are."""
+
+    data: Annotated[list[dict[str, Any]], NullIsEmpty] = []
+    has_more: bool = False
+    last_id: Annotated[Ident | None, Lenient] = None
