@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 from time import monotonic
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from worker.backends.faults import interrupted, unreadable, without_key
 from worker.backends.places import Capabilities
 from worker.backends.streams import AnswerTooLong, Reader
 from worker.backends.transport import Http, encode
+from worker.errors import ProviderError
 from worker.response import Usage
 from worker.truncation import truncated
 
@@ -207,7 +209,10 @@ class ForegroundBackend:
         answer = dialect.answer(step, asked, len(body))
         reading = partial(Connection, answer=answer, patience=self._patience, key=self._http.key)
         first, named = self._patience.first(step), {"X-Client-Request-Id": _request_id(step)}
-        reply, connection = await self._http.follow(dialect.path, body, reading, first=first, headers=named)
+        try:
+            reply, connection = await self._http.follow(dialect.path, body, reading, first=first, headers=named)
+        except ProviderError as error:
+            raise _worked(error) from None
         connection = connection or reading(None, end=_whole(answer, reply.body))
         connection.ends.callback(self._http.places.release)
         ident, request_id = _known_by(answer.id), reply.headers.get("x-request-id")
@@ -233,6 +238,17 @@ class ForegroundBackend:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.close()
+
+
+def _worked(error: ProviderError) -> ProviderError:
+    """Return what a refusal means where the answer comes after the work: a 500 may be about that, and have cost it.
+
+    llama.cpp says 500 where it cannot parse the call that its model has written (github.com/ggml-org/llama.cpp/issues/
+    23838). Asked again and again until the run's time is over, it would work again and again.
+    """
+    if error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        return error
+    return ProviderError(error.code, error.message, unknown=True, status=error.status)
 
 
 def _whole(answer: Answer, body: bytes) -> Ended:
