@@ -215,6 +215,7 @@ def test_a_lost_answer_is_unknown(dialect: str, name: str) -> None:
         (saying(answer(401, PAGE)), "permanent", "http_401"),
         (saying(answer(404, {"error": {"message": "no such model"}})), "permanent", "http_404"),
         (saying(answer(429, {"error": {"message": "slowly"}}, {"Retry-After": "7"})), "transient", "http_429"),
+        (saying(answer(500, {"error": {"code": 500, "message": "Failed to parse input at pos 12"}})), "unknown", "500"),
         (saying(answer(503, PAGE)), "transient", "http_503"),
         (saying(answer(504, PAGE)), "unknown", "http_504"),
         (saying(HEAD), "unknown", "stream_ended"),
