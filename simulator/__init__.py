@@ -15,6 +15,7 @@ They are Responses with Conversations, chat completions and Assistants v2; the s
     conversations  the items of one conversation, in order
     responses      one response: its walk through the statuses, computed from the clock when somebody looks
     validation     what OpenAI refuses in a request, in its words
+    kinds          the kinds of values that parameters take
     streams        a response as a stream of events
     chat           messages as items, a response as a completion
     chat_streams   a completion as a stream of chunks

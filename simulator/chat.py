@@ -63,11 +63,6 @@ def _items(message: JsonObject) -> list[JsonObject]:
     return [*(said if content else []), *calls]
 
 
-def _is_written(item: JsonObject) -> bool:
-    """Say whether the model wrote an item: what stands behind the last such item is new to it."""
-    return item["type"] == "function_call" or item.get("role") == "assistant"
-
-
 def completion(response: Response, body: JsonObject) -> JsonObject:
     """Return the completion of a response that has ended; ApiError where it failed."""
     outcome = response.outcome

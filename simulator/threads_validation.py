@@ -3,6 +3,7 @@
 from typing import Any
 
 from simulator.errors import ApiError, invalid, missing
+from simulator.kinds import ARRAY, COUNT, NUMBER, OBJECT, SWITCH, TEXT, TOOL_CHOICE
 from simulator.validation import (
     check_bounds,
     check_format,
@@ -19,40 +20,34 @@ NO_BETA = (
     "You must provide the 'OpenAI-Beta' header to access the Assistants API. Please try again by setting the header "
     "'OpenAI-Beta: assistants=v2'."
 )
-_NUMBER, _TEXT, _OBJECT, _ARRAY = (
-    ((int, float), "a decimal"),
-    (str, "a string"),
-    (dict, "an object"),
-    (list, "an array"),
-)
-_COUNT, _SWITCH, _FORMAT = (int, "an integer"), (bool, "a boolean"), ((str, dict), "a response format")
+_FORMAT = ((str, dict), "a response format")
 _SETTINGS = {
-    "model": _TEXT,
-    "instructions": _TEXT,
-    "tools": _ARRAY,
-    "metadata": _OBJECT,
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "reasoning_effort": _TEXT,
+    "model": TEXT,
+    "instructions": TEXT,
+    "tools": ARRAY,
+    "metadata": OBJECT,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "reasoning_effort": TEXT,
     "response_format": _FORMAT,
 }
-ASSISTANT = {**_SETTINGS, "name": _TEXT, "description": _TEXT, "tool_resources": _OBJECT}
-THREAD = {"messages": _ARRAY, "metadata": _OBJECT, "tool_resources": _OBJECT}
-MESSAGE = {"role": _TEXT, "content": ((str, list), "a string or an array"), "attachments": _ARRAY, "metadata": _OBJECT}
+ASSISTANT = {**_SETTINGS, "name": TEXT, "description": TEXT, "tool_resources": OBJECT}
+THREAD = {"messages": ARRAY, "metadata": OBJECT, "tool_resources": OBJECT}
+MESSAGE = {"role": TEXT, "content": ((str, list), "a string or an array"), "attachments": ARRAY, "metadata": OBJECT}
 RUN = {
     **_SETTINGS,
-    "assistant_id": _TEXT,
-    "additional_instructions": _TEXT,
-    "additional_messages": _ARRAY,
-    "max_completion_tokens": _COUNT,
-    "max_prompt_tokens": _COUNT,
-    "parallel_tool_calls": _SWITCH,
-    "stream": _SWITCH,
-    "tool_choice": ((str, dict), "a tool choice"),
-    "truncation_strategy": _OBJECT,
+    "assistant_id": TEXT,
+    "additional_instructions": TEXT,
+    "additional_messages": ARRAY,
+    "max_completion_tokens": COUNT,
+    "max_prompt_tokens": COUNT,
+    "parallel_tool_calls": SWITCH,
+    "stream": SWITCH,
+    "tool_choice": TOOL_CHOICE,
+    "truncation_strategy": OBJECT,
 }
-OUTPUTS = {"tool_outputs": _ARRAY, "stream": _SWITCH}
-METADATA = {"metadata": _OBJECT}
+OUTPUTS = {"tool_outputs": ARRAY, "stream": SWITCH}
+METADATA = {"metadata": OBJECT}
 _BOUNDS = {"temperature": (0, 2), "top_p": (0, 1)}
 _LEAST = 256  # of max_prompt_tokens and max_completion_tokens, as the document says
 _ROLES = ("user", "assistant")
@@ -110,7 +105,7 @@ def check(body: JsonObject, kinds: dict[str, Any], needed: tuple[str, ...] = ())
     check_format(body.get("response_format"))
     last = (body.get("truncation_strategy") or {}).get("last_messages")
     if last is not None:
-        check_kind("truncation_strategy.last_messages", last, _COUNT)
+        check_kind("truncation_strategy.last_messages", last, COUNT)
     for name, (low, high) in _BOUNDS.items():
         check_bounds(name, body.get(name), low, high)
     for name in ("max_prompt_tokens", "max_completion_tokens"):
@@ -143,4 +138,4 @@ def check_outputs(outputs: list[Any]) -> None:
         if not isinstance(output, dict) or not isinstance(output.get("tool_call_id"), str):
             raise missing(f"tool_outputs[{at}].tool_call_id")
         if output.get("output") is not None:
-            check_kind(f"tool_outputs[{at}].output", output["output"], _TEXT)
+            check_kind(f"tool_outputs[{at}].output", output["output"], TEXT)

@@ -11,7 +11,7 @@ from worker.settings import Settings
 from worker.store import asking, reading, schema
 from worker.store.database import Database
 from worker.store.reading import RunView
-from worker.watching import Watch
+from worker.watching import Watcher
 
 
 class Producer:
@@ -44,9 +44,9 @@ class Producer:
         except SettingsError:
             return None
 
-    def watch(self, run_id: str, after: str | None = None) -> Watch:
+    def watch(self, run_id: str, after: str | None = None) -> Watcher:
         """Return what tells of this run as it goes on; raises UsageError for what is not the id of an event."""
-        return Watch(self.database, self.live, run_id, after)
+        return Watcher(self.database, self.live, run_id, after)
 
     def ear(self, run_id: str) -> Ear:
         """Return what wakes when this run ends."""

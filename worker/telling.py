@@ -1,4 +1,4 @@
-"""What a watcher of a run is told, and the place behind each event, from which a watcher can go on."""
+"""What a watcher of a run is told, and the position behind each event, from which a watcher can go on."""
 
 import re
 from dataclasses import dataclass, fields
@@ -10,10 +10,10 @@ from worker.lifecycle import Status
 from worker.live import Mark
 
 Kind = Literal["status", "calls", "output", "question", "text", "end"]
-_PLACE = re.compile(r"(\d{1,19})-(\d{1,19})-(\d{1,19})(-end)?", re.ASCII)
+_POSITION = re.compile(r"(\d{1,19})-(\d{1,19})-(\d{1,19})(-end)?", re.ASCII)
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """How far the journal and the live stream were told; as text the id of an event."""
 
     row: int = 0
@@ -23,17 +23,17 @@ class Place(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return what str() gave; raises UsageError."""
-        found = _PLACE.fullmatch(text)
+        found = _POSITION.fullmatch(text)
         if found is None:
             raise UsageError(f"{text!r} is not the id of an event of a run, such as 17-1764097200000-0")
         return cls(int(found[1]), (int(found[2]), int(found[3])), found[4] is not None)
 
     def at_row(self, row: int) -> Self:
-        """Return the place behind a row, too."""
+        """Return the position behind a row, too."""
         return self._replace(row=max(row, self.row), ended=False)
 
     def at_mark(self, mark: Mark) -> Self:
-        """Return the place behind an entry of the stream, too."""
+        """Return the position behind an entry of the stream, too."""
         return self._replace(mark=max(mark, self.mark), ended=False)
 
     def __str__(self) -> str:

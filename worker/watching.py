@@ -17,7 +17,7 @@ from worker.said import Said
 from worker.store import reading
 from worker.store.database import Database
 from worker.store.reading import RunView
-from worker.telling import Place, RunEvent
+from worker.telling import Position, RunEvent
 
 _LOOK = 0.5  # seconds of silence after which the journal is looked at all the same
 _LONGEST = 2.0  # seconds after which it is, also while there is text
@@ -40,7 +40,7 @@ _ASKED = ("call_id", "name", "arguments")
 _ANSWERED = (*_ASKED, "status", "error", "output", "seconds")
 
 
-class Watch:
+class Watcher:
     """Tells what happens to one run, from an event on, until it has ended."""
 
     def __init__(self, database: Database, live: Live | None, run_id: str, after: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Watch:
         self._database = database
         self._live = live
         self._run_id = run_id
-        self._after = Place.parse(after) if after else Place()
+        self._after = Position.parse(after) if after else Position()
         self._place = self._after
         self._rows: deque[Mapping[str, Any]] = deque()
         self._read_to = 0

@@ -17,7 +17,7 @@ from worker.response import Usage
 from worker.settings import Settings
 from worker.store import progress
 from worker.telling import RunEvent
-from worker.watching import Watch
+from worker.watching import Watcher
 
 
 class Stream(Live):
@@ -52,7 +52,7 @@ def text(piece: str, offset: int = 0, *, fence: int = 1, step: int = 0) -> Entry
 
 
 def watch(ground: Ground, live: Live | None, run_id: str, after: str | None = None) -> list[RunEvent]:
-    return list(Watch(ground.database, live, run_id, after).events(timeout=10))
+    return list(Watcher(ground.database, live, run_id, after).events(timeout=10))
 
 
 def heard(events: list[RunEvent]) -> list[tuple[str | None, int | None, bool]]:
