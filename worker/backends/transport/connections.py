@@ -50,7 +50,7 @@ class Opening(Protocol):
     ends: ExitStack
     """What is to be done when it is closed."""
 
-    async def begun(self, key: str) -> bytes:
+    async def begun(self) -> bytes:
         """Return the data of the first event; raises ProviderError where there is none, of unknown outcome."""
         ...
 
@@ -192,7 +192,7 @@ class Http:
         if response.content_type != "text/event-stream":
             return Reply(response.headers, await response.read()), None
         opened = reading(response.content)
-        return Reply(response.headers, await opened.begun(self.key)), opened
+        return Reply(response.headers, await opened.begun()), opened
 
     async def close(self) -> None:
         """Close the connections."""
