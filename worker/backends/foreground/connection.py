@@ -76,12 +76,12 @@ class Connection:
         self._events = 0
         self._opened = self._heard = self._told = monotonic()
 
-    async def begun(self, key: str) -> bytes:
+    async def begun(self) -> bytes:
         """Read until the first event, which tells the answer's id."""
         while not self._events:
             chunk = await self._content.readany() if self._content else b""
             if not chunk:
-                raise interrupted(b"", key)
+                raise interrupted(b"", self._key)
             self._take(chunk)
         return b""
 

@@ -60,7 +60,7 @@ class ResponsesBackend:
 
     async def _create_streamed(self, step: Step) -> Created:
         content = encode({**_body(step), "stream": True})
-        reading = partial(Stream, meaning=self._told, hear=step.on_text)
+        reading = partial(Stream, meaning=self._told, key=self._http.key, hear=step.on_text)
         reply, stream = await self._http.stream("/responses", content, reading)
         if stream is None:
             return _created(reply)

@@ -28,25 +28,26 @@ _Hear = Callable[[str], None]
 class Stream:
     """The stream of one response; `meaning` says what the data of its last event means, `hear` is given its text."""
 
-    def __init__(self, content: aiohttp.StreamReader, meaning: _Meaning, hear: _Hear | None = None) -> None:
-        """Read nothing yet; what is in `ends` is called when the stream is closed."""
+    def __init__(self, content: aiohttp.StreamReader, meaning: _Meaning, key: str, hear: _Hear | None = None) -> None:
+        """Read nothing yet; what is in `ends` is called when it is closed. The `key` is kept out of its words."""
         self.ends = ExitStack()
         self.broken = False
         self._content = content
         self._meaning = meaning
+        self._key = key
         self._hear = hear
         self._heard = frozenset({TEXT}) if hear else frozenset()
         self._reader = Reader(BEGUN | ENDED | self._heard | {ERROR})
         self._events: list[Event] = []
 
-    async def begun(self, key: str) -> bytes:
+    async def begun(self) -> bytes:
         """Return the data of the first event.
 
-        Raises ProviderError where there is none, of unknown outcome; the key of the request is taken out of its words.
+        Raises ProviderError where there is none, of unknown outcome.
         """
         name, data = await self._next()
         if name not in BEGUN | ENDED:
-            raise interrupted(data, key)
+            raise interrupted(data, self._key)
         if name in ENDED:
             self._events.insert(0, (name, data))
         self._reader.wanted = ENDED | self._heard | {ERROR}

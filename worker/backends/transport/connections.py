@@ -54,7 +54,7 @@ class Opening(Protocol):
     ends: ExitStack
     """What is to be done when it is closed."""
 
-    async def begun(self, key: str) -> bytes:
+    async def begun(self) -> bytes:
         """Return the data of the first event; raises ProviderError where there is none, of unknown outcome."""
         ...
 
@@ -198,7 +198,7 @@ class Http:
         if response.content_type != "text/event-stream":
             return Reply(response.headers, await _body(response)), None
         opened = reading(response.content)
-        return Reply(response.headers, await opened.begun(self.key)), opened
+        return Reply(response.headers, await opened.begun()), opened
 
     async def close(self) -> None:
         """Close the connections."""
