@@ -110,13 +110,15 @@ class Watcher:
         """Read what is new in the journal, and the run.
 
         On PostgreSQL each statement sees what is committed by then: read in this order, a run that has ended has all
-        of its rows, and each row what it tells of in the ledger.
+        of its rows, and each row what it tells of in the ledger. One that ended in between has them where its end is
+        the last of them.
         """
         with self._database.read() as connection:
             status = reading.status(connection, self._run_id)
             new = reading.news(connection, self._run_id, self._read_to)
             self._view = reading.run(connection, self._run_id)
-        self._ended = status in TERMINAL and self._view.ended
+        last = new[-1]["name"] if new else None
+        self._ended = self._view.ended and (status in TERMINAL or last in _ENDS)
         self._rows += new
         self._read_to = new[-1]["id"] if new else self._read_to
         self._next_look = time.monotonic() + _LONGEST

@@ -15,6 +15,7 @@ from tasks import runs
 from tests.servers import ROOT, CeleryWorker, Stack
 from worker import urls
 from worker.lifecycle import Status
+from worker.store import reading
 from worker.telling import RunEvent
 
 pytestmark = pytest.mark.parametrize("stack", ["postgresql"], indirect=True, scope="module")
@@ -70,6 +71,16 @@ def test_chat_is_heard_without_a_setting(stack: Stack, follower: CeleryWorker) -
     ]
     assert [kinds(events) for events in said_by] == [[*WHOLE[:2], "text", "end"], [*WHOLE[:2], "end"]]
     assert [said(events) for events in said_by] == [ANSWER, ANSWER]
+
+
+def test_an_end_between_two_looks_is_told_once(stack: Stack, follower: CeleryWorker, monkeypatch: Any) -> None:
+    """Expected: the end alone, also where the run was under way when its status was read, and ended then."""
+    handle = runs.submit(assistant="mute", input=f"[[say {ANSWER}]]")
+    handle.wait(30)
+    statuses = iter([Status.IN_PROGRESS])
+    real = reading.status
+    monkeypatch.setattr(reading, "status", lambda *args: next(statuses, None) or real(*args))
+    assert kinds(list(handle.events(timeout=30))) == [*WHOLE[:2], "end"]
 
 
 def test_a_watcher_goes_on_from_any_event(stack: Stack, follower: CeleryWorker) -> None:
