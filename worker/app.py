@@ -99,18 +99,12 @@ class EngineStep(bootsteps.StartStopStep):
 
     def stop(self, worker: Any) -> None:
         """Hand every run over."""
-        asked_for = self.service.engine.told_to_stop
-        self.terminate(worker)
-        if asked_for and not self.service.engine.failed:
-            # Celery counts what its consumer meets on the way, such as a Redis that goes at the same time, as its end.
-            worker.exitcode = 0
-
-    def terminate(self, worker: Any) -> None:
-        """Hand every run over all the same."""
         self.service.stop()
         if self.service.engine.failed:
             # Celery has noted its own signal, and a supervisor must not take this for an end.
             worker.exitcode = 1
+
+    terminate = stop
 
 
 def _asks_for_prefork(argv: list[str]) -> bool:

@@ -54,7 +54,7 @@ class Engine:
         self._let_go: list[str] = []
         self._claiming: asyncio.Future[list[Claim]] | None = None
         self._left = False
-        self.told_to_stop = False
+        self._told_to_stop = False
         self._due, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.ready = threading.Event()  # the worker is registered, or could not be
         self._failure: BaseException | None = None
@@ -77,7 +77,7 @@ class Engine:
 
     def begin_stop(self) -> None:
         """Stop claiming and hand every run over; called once more, give running tools no more time."""
-        hurry, self.told_to_stop = self.told_to_stop, self.told_to_stop or self.ready.is_set()
+        hurry, self._told_to_stop = self._told_to_stop, self._told_to_stop or self.ready.is_set()
         self._on_loop((self._hurry if hurry else self._stopping).set)
 
     def _on_loop(self, act: Callable[[], None]) -> None:
@@ -87,7 +87,7 @@ class Engine:
 
     def stop(self, seconds: float) -> bool:
         """Hand every run over, and tell whether the loop has ended within these seconds, having told the database."""
-        if not self.told_to_stop:
+        if not self._told_to_stop:
             self.begin_stop()
         if self.ready.is_set():
             self._thread.join(seconds)

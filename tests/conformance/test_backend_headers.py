@@ -16,15 +16,17 @@ SECRETS = {"OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj-1", "OPENAI_CUST
 HELD = ("org-1", "proj-1", "let-me-in", "sk-the-key-of-openai")
 
 
-def asked(protocol: str, *, named: bool) -> list[Request]:
-    """Return what a step sends to the server, which refuses it."""
+def asked(protocol: str, *, named: bool, key: str | None = None) -> list[Request]:
+    """Return what a step sends to the server, which refuses it; `key` is the server's own."""
 
     async def story() -> list[Request]:
         async with scripted(saying(answer(400, {"error": {"message": "no"}}))) as server:
             environment = {"OPENAI_API_KEY": "sk-the-key-of-openai", "DATABASE_URL": "sqlite:///x.db"}
+            environment |= {} if key is None else {"RUNWRIGHT_KEY_OWN": key}
             settings = Settings.from_env(environment | ({} if named else {"OPENAI_BASE_URL": server.url}))
             backends = Backends(settings, Prices.load())
-            given = {"protocol": protocol, "base_url": server.url} if named else protocol
+            own = {} if key is None else {"api_key": "RUNWRIGHT_KEY_OWN"}
+            given = {"protocol": protocol, "base_url": server.url, **own} if named else protocol
             backend = backends.at(Place.of({"backend": given}, "responses"))
             with contextlib.suppress(ProviderError):
                 await backend.create(step())
@@ -46,3 +48,11 @@ def test_headers_of_the_environment(protocol: str, named: bool, monkeypatch: pyt
         told = " ".join(request.headers.values())
         assert [secret in told for secret in HELD] == [not named] * len(HELD)
         assert request.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_server_gets_the_key_that_its_assistant_names(protocol: str) -> None:
+    """Expected: the key of its own variable with every request, and nobody else's."""
+    requests = asked(protocol, named=True, key="sk-its-own")
+    assert requests
+    assert {request.headers["authorization"] for request in requests} == {"Bearer sk-its-own"}
