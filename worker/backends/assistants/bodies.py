@@ -4,7 +4,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag
 
-from worker.backends.transport.bodies import Count, Details, Fault, Ident, Lenient, NullIsEmpty
+from worker.backends.transport.bodies import Count, Details, Fault, Ident, Lenient, Moment, NullIsEmpty
 
 Entry = TypeVar("Entry", bound=BaseModel)
 # Two of them with a slash between are the id of a step, in a column of 200 characters: as Ident, without a slash.
@@ -65,7 +65,7 @@ class RunBody(Made):
     incomplete_details: Annotated[Details | None, Lenient] = None
     usage: Annotated[Tokens | None, Lenient] = None
     model: Annotated[str | None, Lenient] = None
-    completed_at: Annotated[float | None, Lenient] = None
+    completed_at: Moment = None
 
     @property
     def calls(self) -> list[Call]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from worker.backends.transport.bodies import Count, Ident, Lenient, NullIsEmpty
+from worker.backends.transport.bodies import Count, Ident, Kept, Lenient, NullIsEmpty
 
 
 class Part(BaseModel):
@@ -21,7 +21,7 @@ class Function(BaseModel):
     """A function that is asked for, or the next piece of that; some servers send the arguments as an object."""
 
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: str | Annotated[dict[str, Any], Kept] | None = None
 
 
 class CallPart(BaseModel):
@@ -29,6 +29,7 @@ class CallPart(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
+    __pydantic_extra__: dict[str, Annotated[Any, Kept]]
     index: int | None = None
     id: str | None = None
     type: str | None = None
@@ -44,7 +45,7 @@ class Said(BaseModel):
     # What reasoning is called differs: DeepSeek, llama.cpp and older vLLM; Ollama, vLLM and OpenRouter; OpenRouter.
     reasoning_content: Annotated[str | None, Lenient] = None
     reasoning: Annotated[str | None, Lenient] = None
-    reasoning_details: Annotated[list[dict[str, Any]] | None, Lenient] = None
+    reasoning_details: Annotated[list[dict[str, Any]] | None, Kept, Lenient] = None
 
     @property
     def text(self) -> str:

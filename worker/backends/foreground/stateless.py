@@ -6,7 +6,7 @@ The whole conversation goes out with each step, and what the model said is kept 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, RootModel
 
@@ -18,7 +18,7 @@ from worker.backends.responses.bodies import BegunEvent, ResponseBody, TextEvent
 from worker.backends.responses.meaning import counted, meaning
 from worker.backends.responses.requests import asked_items, message_items, settings
 from worker.backends.responses.streams import BEGUN, ENDED, ERROR, TEXT
-from worker.backends.transport.bodies import read
+from worker.backends.transport.bodies import Kept, read
 from worker.backends.transport.faults import reported
 from worker.errors import ProviderError
 from worker.prices import Prices
@@ -30,20 +30,20 @@ _ADDED, _ITEM = b"response.output_item.added", b"response.output_item.done"
 _ENCRYPTED = {"include": ["reasoning.encrypted_content"]}
 
 
-class _Object(RootModel[dict[str, Any]]):
+class _Object(RootModel[Annotated[dict[str, Any], Kept]]):
     """A response as it came."""
 
 
 class _Last(BaseModel):
     """The last event of a stream."""
 
-    response: dict[str, Any]
+    response: Annotated[dict[str, Any], Kept]
 
 
 class _ItemDone(BaseModel):
     """An item of the output that is whole."""
 
-    item: dict[str, Any]
+    item: Annotated[dict[str, Any], Kept]
 
 
 class Stateless:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Discriminator, Tag
 
-from worker.backends.transport.bodies import Count, Details, Fault, Ident, Lenient, Named, NullIsEmpty
+from worker.backends.transport.bodies import Count, Details, Fault, Ident, Kept, Lenient, Moment, Named, NullIsEmpty
 
 
 class Item(BaseModel):
@@ -63,7 +63,7 @@ class ResponseBody(BaseModel):
     usage: Annotated[Tokens | None, Lenient] = None
     incomplete_details: Annotated[Details | None, Lenient] = None
     model: Annotated[str | None, Lenient] = None
-    completed_at: Annotated[float | None, Lenient] = None
+    completed_at: Moment = None
 
     @property
     def calls(self) -> list[Call]:
@@ -99,6 +99,6 @@ class EndedEvent(BaseModel):
 class ItemsBody(BaseModel):
     """A page of a conversation's items, as they are."""
 
-    data: Annotated[list[dict[str, Any]], NullIsEmpty] = []
+    data: Annotated[list[dict[str, Any]], Kept, NullIsEmpty] = []
     has_more: bool = False
     last_id: Annotated[Ident | None, Lenient] = None

@@ -7,9 +7,11 @@ from math import isfinite
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
+    FiniteFloat,
     StringConstraints,
     ValidationError,
     WrapValidator,
@@ -35,9 +37,30 @@ NullIsEmpty = BeforeValidator(lambda value: [] if value is None else value)
 # It becomes part of a path and a column of 200 characters: visible ASCII, and neither `.` nor `..`.
 Ident = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\x21-\x7e]{0,199}$")]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-# NUL and surrogates stand in JSON only as escapes like these; a pair of surrogates is well, and cleaned for nothing, as
-# are texts that only look like a number which is none.
-_UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|NaN|Infinity|\d[eE]\+?\d{3}")
+Moment = Annotated[FiniteFloat | None, Lenient]
+"""Seconds since 1970."""
+# NUL and surrogates stand in JSON only as escapes like these; a pair of surrogates is well, and cleaned for nothing.
+# Nothing else is looked for here: where a pattern does not begin with fixed bytes, the search takes as long as all else
+# of a look at a step. Numbers that are none are for the types.
+_UNCLEAN = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+
+
+def clean(value: Any) -> Any:
+    """Replace what no database or no UTF-8 can hold, wherever it stands in a JSON value.
+
+    That is NUL, lone surrogates, and numbers that are none: they are no JSON, although Python reads and writes them.
+    """
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {clean(key): clean(item) for key, item in value.items()}
+    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# What goes into a row or the next request as it came.
+Kept = AfterValidator(clean)
 
 
 class Named(BaseModel):
@@ -73,17 +96,3 @@ def read(content: bytes, kind: type[_Body]) -> _Body:
         raise ValueError(f"the provider's answer cannot be read: {where[:200]}: {first['msg']}") from None
     except (ValueError, RecursionError):
         raise ValueError(_NOT_JSON) from None
-
-
-def clean(value: Any) -> Any:
-    """Replace what no database or no UTF-8 can hold, wherever it stands in a JSON value.
-
-    That is NUL, lone surrogates, and numbers that are none: they are no JSON, although Python reads and writes them.
-    """
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {clean(key): clean(item) for key, item in value.items()}
-    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
