@@ -89,6 +89,7 @@ class EngineStep(bootsteps.StartStopStep):
         # What is loaded by now stays: the collector need not go through it again for every thousand runs.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
         _log.info("worker_started", node=worker.hostname, **self.service.describe())
 
     def _shutting_down(self, **_options: Any) -> None:
