@@ -54,6 +54,8 @@ class Claim:
     """Seconds since the step in hand was begun at the provider; 0.0 where it was not."""
     created: int
     """Steps of this attempt that the provider has taken on."""
+    reissued: int
+    """Steps of this attempt that workers before have asked for again."""
     timeout: float
     seconds_left: float
     cancelling: bool
@@ -118,6 +120,7 @@ def _loading() -> Any:
             Attempt.intent_after,
             Attempt.provider_ids,
             Attempt.adopted,
+            Attempt.reissued,
             from_now().label("now"),
         )
         .join(Thread, Thread.id == Run.thread_id)
@@ -218,6 +221,7 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         intent_after=row.intent_after,
         step_age=max(0.0, (now - row.intent_at).total_seconds()) if row.intent_at else 0.0,
         created=len(row.provider_ids or ()) + (row.adopted or 0),
+        reissued=row.reissued or 0,
         timeout=row.timeout,
         seconds_left=(row.deadline_at - now).total_seconds(),
         cancelling=row.cancel_requested_at is not None,

@@ -31,10 +31,10 @@ def set_conversation(hold: Hold, opened: Opened, place: str, last_item: str | No
 def intend(hold: Hold, step: int, last_item: str | None, *, again: bool = False) -> None:
     """Say, before the request goes out, that this step is about to be created.
 
-    `again` says that a worker before has asked for it and that nobody can go on with that.
+    `again` says that a worker before has asked for it and that nobody can go on with that; one claim says so once.
     """
     hold.change_attempt(intent_at=NOW, intent_step=step, intent_after=last_item)
-    if again:
+    if again and hold.row.reissued == hold.claim.reissued:
         hold.change_attempt(reissued=hold.row.reissued + 1, provider_id=None)
         hold.note("reissued", step=step)
 
