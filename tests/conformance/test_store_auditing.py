@@ -220,8 +220,8 @@ def test_a_response_is_looked_for_where_it_was_created(ground: Ground) -> None:
     ground.boot()
     run = ground.submit()
     chat, assistants = str(Place.of({}, "chat")), str(Place.of({}, "assistants"))
-    ground.commit(created(ground, "local_1", "c1", place=chat), settling.retry, 0.0, FAILED)
-    ground.commit(created(ground, "thread_2", "a2", place=assistants), settling.retry, 0.0, FAILED)
+    ground.commit(created(ground, "local_1", "c1", place=chat), settling.retry, 0.0, FAILED, 60.0)
+    ground.commit(created(ground, "thread_2", "a2", place=assistants), settling.retry, 0.0, FAILED, 60.0)
     ground.settle(created(ground, "conv_3", "r3"))
     found = doctor.steps_of_ended_runs(ground.database, 24)
     assert found == {Target("a2", assistants): run, Target("r3", PLACE): run}

@@ -107,7 +107,7 @@ def test_the_chain_of_provider_ids_grows(ground: Ground, claim: Claim) -> None:
     assert ground.status(claim.run_id) is Status.REQUIRES_ACTION
     ground.commit(claim, progress.created, 1, "resp_2")
     assert ground.status(claim.run_id) is Status.IN_PROGRESS
-    ground.commit(claim, settling.retry, 0.0, End(Event.FAIL, error_code="e"))
+    ground.commit(claim, settling.retry, 0.0, End(Event.FAIL, error_code="e"), 60.0)
     again = ground.take("w1")
     assert (again.step, again.provider_id) == (1, None)
     ground.commit(again, progress.created, 1, "resp_3")
@@ -222,7 +222,7 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
             connection, claim, progress.set_conversation, Opened("conv_1"), PLACE, ""
         ),
         "settle": lambda connection: held.commit(connection, claim, settling.settle, COMPLETE),
-        "retry": lambda connection: held.commit(connection, claim, settling.retry, 0.0, FAILED),
+        "retry": lambda connection: held.commit(connection, claim, settling.retry, 0.0, FAILED, 60.0),
     }
     with ground.database.write() as connection:
         waiting = ground.behind(connection, locks.lock, "t", meanwhile=writes[write])

@@ -83,7 +83,7 @@ def eventful(ground: Ground) -> str:
     ground.commit(claim, progress.intend, 0, None)
     ground.commit(claim, progress.created, 0, "resp_1", "req_1")
     failure = End(Event.FAIL, error_code="server_error", error_message="the \x1b[31mprovider gave up")
-    ground.commit(claim, settling.retry, 0.0, failure)
+    ground.commit(claim, settling.retry, 0.0, failure, 60.0)
     claim = ground.take()
     ground.commit(claim, progress.created, 0, "resp_2", "req_2")
     asked: dict[str, Any] = {

@@ -47,6 +47,7 @@ def claim(attempt: int = 1, **changes: Any) -> Claim:
         reissued=0,
         timeout=60.0,
         seconds_left=60.0,
+        stood=0.0,
         cancelling=False,
     )
     return replace(whole, **changes)
