@@ -1,20 +1,23 @@
-"""The process behind the nursery: it has imported everything once, and forks itself into `celery -A worker.app worker`.
+"""The process behind the nursery: it has imported everything once, and forks itself into workers and commands.
 
-On stdin come JSON lines {"argv", "env", "log"}; on stdout go {"pid"} for each, and {"ended": pid, "code"} with a
-signal's number as a negative code. It has no thread when it forks, and when its stdin ends it kills what is left. A
-child leaves `serve` with its order, so that it runs and ends as any main program does, exit handlers and threads
-included.
+On stdin come JSON lines {"module", "argv", "env", "cwd", "files"}, the files being its stdin, stdout and stderr; on
+stdout go {"pid"} for each, and {"ended": pid, "code"} with a signal's number as a negative code. It has no thread when
+it forks, and when its stdin ends it kills what is left. A child leaves `serve` with its order, so that it runs and ends
+as any main program does, exit handlers and threads included.
 """
 
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import random
 import runpy
 import select
 import signal
 import sys
 import threading
+import warnings
 from typing import Any
 
 import celery.apps.worker
@@ -29,6 +32,7 @@ import sqlalchemy.dialects.postgresql.psycopg
 import sqlalchemy.dialects.sqlite.pysqlite
 
 import tasks.celery_tasks
+import tasks.cli
 import worker.service
 from tools.registry import Registry
 
@@ -107,25 +111,29 @@ def _say(**word: int) -> None:
 
 
 def become(order: Order) -> None:
-    """Turn this child into a process of its own and run the command line that it was given."""
+    """Turn this child into a process of its own and run the program that it was given."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-    for number, file in ((0, nothing), (1, log), (2, log)):
+    for number, name in enumerate(order["files"]):
+        file = os.open(name, os.O_CREAT | os.O_APPEND | os.O_WRONLY if number else os.O_RDONLY, 0o600)
         os.dup2(file, number)
-    os.close(nothing)
-    os.close(log)
+        os.close(file)
     os.environ.clear()
     os.environ.update(order["env"])
-    sys.path[1:1] = [folder for folder in order["env"].get("PYTHONPATH", "").split(os.pathsep) if folder]
+    os.chdir(order["cwd"])
+    sys.path[:1] = [order["cwd"], *filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep))]
+    for action in filter(None, order["env"].get("PYTHONWARNINGS", "").split(",")):
+        warnings.simplefilter(action)
     random.seed()  # else all workers would look in step
     sys.argv = order["argv"]
-    runpy.run_module("celery", run_name="__main__", alter_sys=True)
+    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
     Registry.load()
+    for listed in pkgutil.iter_modules(tasks.cli.__path__):
+        if listed.name != "main":  # runpy wants what it is to run not to be there yet
+            importlib.import_module(f"tasks.cli.{listed.name}")
     gc.collect()
     gc.freeze()
     if found := Forking().serve():

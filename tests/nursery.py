@@ -1,4 +1,4 @@
-"""Real Celery workers in a fraction of a second each: forked from one process that has imported everything."""
+"""Real Celery workers and commands in a fraction of a second each: forked from one process that has imported all."""
 
 import contextlib
 import json
@@ -7,11 +7,12 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.servers import REAPER, ROOT, CeleryWorker
 
@@ -115,11 +116,27 @@ class Nursery:
     def start(self, folder: Path, env: Mapping[str, str], *options: str) -> CeleryWorker:
         """Fork a worker under a name of its own, with its log in this folder; it is not ready yet."""
         node = f"{uuid.uuid4().hex[:8]}@localhost"
-        return self._fork(node, folder / f"{node}.log", env, options)
+        return self._worker(node, folder / f"{node}.log", env, options)
 
     def worker(self, name: str, env: Mapping[str, str], *options: str) -> Forked:
         """Fork a worker of this name that takes no notice of others; it is not ready yet."""
-        return self._fork(f"{name}@localhost", self._folder / f"{name}.log", env, (*ALONE, *options))
+        return self._worker(f"{name}@localhost", self._folder / f"{name}.log", env, (*ALONE, *options))
+
+    def run(
+        self, module: str, *arguments: str | bytes, env: Mapping[str, str], cwd: Path = ROOT, stdin: bytes = b""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python -m module` with these arguments to its end, as `subprocess.run` does, within a minute."""
+        argv = [module, *map(os.fsdecode, arguments)]
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        given, out, err = (folder / name for name in ("stdin", "stdout", "stderr"))
+        given.write_bytes(stdin)
+        child = self._fork({"module": module, "argv": argv, "env": dict(env), "cwd": cwd, "files": [given, out, err]})
+        try:
+            code = child.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(argv, code, out.read_text(), err.read_text())
 
     def kill_all(self) -> None:
         """End what is left, as `kill -9` does."""
@@ -127,15 +144,20 @@ class Nursery:
             child.send_signal(signal.SIGKILL)
             child.wait(10)
 
-    def _fork(self, node: str, log: Path, env: Mapping[str, str], options: Iterable[str]) -> Forked:
+    def _worker(self, node: str, log: Path, env: Mapping[str, str], options: Iterable[str]) -> Forked:
         argv = ["celery", "-A", "worker.app", "worker", "-n", node, *options]
         log.touch()
+        files = [os.devnull, log, log]
+        child = self._fork({"module": "celery", "argv": argv, "env": dict(env), "cwd": ROOT, "files": files})
+        return Forked(node, log, child)
+
+    def _fork(self, order: Mapping[str, Any]) -> Sibling:
         with self._one_by_one, contextlib.suppress(BrokenPipeError):
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps({"argv": argv, "env": dict(env), "log": str(log)}).encode() + b"\n")
+            self._process.stdin.write(json.dumps(order, default=str).encode() + b"\n")
             self._process.stdin.flush()
             if child := self._born.get(timeout=60):
-                return Forked(node, log, child)
+                return child
         raise AssertionError(f"the nursery has ended; its log:\n{self._log.read_text()}")
 
     def _listen(self) -> None:

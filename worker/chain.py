@@ -172,18 +172,21 @@ class Chain:
         limits, claim = self._parts.limits, self._claim
         admitted = limits.at_once(step, claim)
         if admitted is None:
-            admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
+            with self._pace.held_back():
+                admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
         with admitted:
             return await self._create_admitted(step, admitted)
 
     async def _create_admitted(self, step: Step, admitted: Admission) -> Created | Failed | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
         slot, keeps_slot = self._backend.slot(), False
-        await self._pace.unless_told(slot.acquire)
+        with self._pace.held_back():
+            await self._pace.unless_told(slot.acquire)
         try:
             self._pace.heed()
             await self._pace.until_leased()
-            await self._pace.write(progress.intend, self.number, self._conversation.last_item, again=self._again)
+            told = {"again": self._again, "seconds_left": self._pace.moved()}
+            await self._pace.write(progress.intend, self.number, self._conversation.last_item, **told)
             if self._again:
                 self._pace.emit("run.reissued", step=self.number)
             self._again = False

@@ -192,7 +192,7 @@ def _mend(database: Database, check: Check, subject: str) -> bool:
         return check.mend is not None and check.mend(connection, subject)
 
 
-def steps_of_ended_runs(database: Database, settings: Settings, hours: float) -> dict[Target, str]:
+def steps_of_ended_runs(database: Database, hours: float) -> dict[Target, str]:
     """Return the last known steps of runs that ended within so many hours, each with its run.
 
     Those of a place that does not go on with a step by itself are gone with their worker.
@@ -203,10 +203,9 @@ def steps_of_ended_runs(database: Database, settings: Settings, hours: float) ->
         with database.read() as connection:
             runs = auditing.recently_ended(connection, hours, after)
             steps = auditing.last_steps(connection, runs)
-        for step, run_id, config in steps:
-            place = Place.of(config, settings.backend)
-            if PROTOCOLS[place.protocol].resumes:
-                found[Target(step, str(place))] = run_id
+        for step, place, run_id in steps:
+            if PROTOCOLS[Place.parse(place).protocol].resumes:
+                found[Target(step, place)] = run_id
         if len(runs) < auditing.MOST:
             return found
         after = runs[-1]

@@ -156,7 +156,8 @@ class Run(Base):
     step: Mapped[int] = mapped_column(default=0)
     timeout: Mapped[float]
     deadline_at: Mapped[datetime | None]
-    # What was left of its time when it was parked for a person's answer; the wait is not the run's.
+    # What was left of its time when it was last let go to wait, for a person's answer or its next attempt: that wait,
+    # and what comes until the attempt's first create, is not the run's.
     seconds_left: Mapped[float | None]
     cancel_requested_at: Mapped[datetime | None]
 

@@ -1,10 +1,12 @@
 """How a runner waits: pauses that the engine can end, requests repeated for as long as the run has time."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from worker.store.claiming import Claim
 
 T = TypeVar("T")
 _LEASE_LOOK = 0.1
+_WORTH_A_WRITE = 1.0
 
 
 @dataclass(slots=True)
@@ -78,8 +81,9 @@ class Pace:
         self.parts = parts
         self.settings = parts.settings
         self.ends_at = monotonic() + held.claim.seconds_left
-        # What had passed when it was claimed, so that a run which was handed over counts from its first claim.
+        # What it had taken when it was claimed, so that a run which was handed over counts from its first claim.
         self._began_at = monotonic() - max(0.0, held.claim.timeout - held.claim.seconds_left)
+        self._stood = held.claim.stood
         self._alive = alive
 
     def heed(self, *, stop: bool = True) -> None:
@@ -96,8 +100,31 @@ class Pace:
         return max(0.0, self.ends_at - monotonic())
 
     def seconds_taken(self) -> float:
-        """Return the seconds since the run was first claimed, waits for people left out."""
+        """Return the seconds that the run has taken, waits for people, retries and limits left out."""
         return round(monotonic() - self._began_at, 3)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let the run's time stand still: a limit holds it back, and nobody knows for how long."""
+        since, left = monotonic(), self.seconds_left()
+        self.ends_at = math.inf
+        try:
+            yield
+        finally:
+            stood = monotonic() - since
+            self.ends_at = since + stood + left
+            self._began_at += stood
+            self._stood += stood
+
+    def moved(self) -> float | None:
+        """Return the seconds left where the deadline that is written is not the run's any more, as is to be told once.
+
+        What stood still for less than a second is not worth a write.
+        """
+        if self._stood < _WORTH_A_WRITE:
+            return None
+        self._stood = 0.0
+        return self.seconds_left()
 
     def last(self, seconds: float) -> None:
         """Take the cancel as heard and give what is left to do so many seconds from now."""
@@ -157,7 +184,8 @@ class Pace:
         One that must be `whole` is not left when there is something to heed, only not repeated.
 
         A provider that is away costs no attempt: the run waits here. Half of each pause is chance, and when one run's
-        request passes the others come back one after another, so that a thousand do not come back at once.
+        request passes the others come back one after another, so that a thousand do not come back at once. What its
+        limits refuse before there is any work costs the run no time either.
         """
         failures = 0
         while True:
@@ -171,7 +199,9 @@ class Pace:
                     self.parts.outage.failed()
                 wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, error.retry_after)
                 self.emit("provider.refused", code=error.code, failures=failures, seconds=round(wait, 2))
-                await self._pause_or_outage(wait)
+                limited = whole and error.status == HTTPStatus.TOO_MANY_REQUESTS
+                with self.held_back() if limited else nullcontext():
+                    await self._pause_or_outage(wait)
             else:
                 self.parts.outage.passed()
                 return answer

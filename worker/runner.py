@@ -105,7 +105,8 @@ class Runner:
             return await self._settle(Event.FAIL, failed, failed.code, told)
         delay = backoff(claim.attempt, settings.retry_min, settings.retry_max)
         end = _end(Event.FAIL, failed, failed.code, failed.message)
-        await self._pace.write(settling.retry, delay, replace(end, abandon=self._chain.unclear))
+        end = replace(end, abandon=self._chain.unclear)
+        await self._pace.write(settling.retry, delay, end, self._pace.seconds_left())
         self._held.again_in = delay
         return self._pace.emit("run.retried", code=failed.code, seconds=round(delay, 2), usage=failed.usage)
 

@@ -142,7 +142,7 @@ class Settings(BaseModel):
     run_timeout: PositiveFloat = Field(
         3600.0,
         alias="RUNWRIGHT_RUN_TIMEOUT",
-        description="Seconds that a run may take, unless its submit says otherwise.",
+        description="Seconds that a run may take, waits for limits and people left out, where its submit names none.",
     )
     cancel_timeout: PositiveFloat = Field(
         60.0,

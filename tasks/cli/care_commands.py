@@ -51,7 +51,7 @@ def doctor(
 
 
 def _at_the_provider(database: Database, settings: Settings, hours: float, *, fix: bool) -> Verdict:
-    runs = doctoring.steps_of_ended_runs(database, settings, hours) if settings.has_key else {}
+    runs = doctoring.steps_of_ended_runs(database, hours) if settings.has_key else {}
     with bar("provider", len(runs)) as done:
         verdict = doctoring.at_the_provider(database, runs, errands.send, fix=fix, tell=lambda: done(1))
     if not settings.has_key:

@@ -45,7 +45,7 @@ def test_a_run_that_waits_for_its_retry_is_cancelled_at_once(ground: Ground) -> 
     """Expected: no further attempt: nobody holds it and its provider run has ended."""
     run, behind = ground.submit(), ground.submit()
     ground.boot()
-    ground.commit(ground.take(), settling.retry, 3600.0, FAILED)
+    ground.commit(ground.take(), settling.retry, 3600.0, FAILED, 60.0)
     assert ground.write(asking.ask_cancel, run) == (Status.CANCELLED, "default")
     assert ground.claimed() == [behind]
 

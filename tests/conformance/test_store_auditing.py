@@ -8,15 +8,19 @@ from sqlalchemy import insert, text, update
 
 from tests.conformance.ground import PLACE, Ground
 from worker import doctor
+from worker.backends.base import Opened
+from worker.backends.places import Place
 from worker.dbtime import from_now
 from worker.errands import Errand, Outcome, Target
 from worker.lifecycle import Event, Status
-from worker.models import Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
+from worker.models import Batch, Outgoing, Run, Thread, ToolCall, Worker
 from worker.settings import Settings
-from worker.store import schema
+from worker.store import progress, schema, settling
+from worker.store.claiming import Claim
 from worker.store.settling import End
 
 Break = Callable[[Ground, str], None]
+FAILED = End(Event.FAIL, error_code="server_error")
 CALL = {"call_id": "c1", "step": 0, "position": 0, "attempt": 1, "name": "add", "arguments": "{}", "starts": 1}
 
 
@@ -181,24 +185,46 @@ def ended(ground: Ground) -> str:
     """Return a run that ended with two responses, beside one that is under way with one."""
     ground.boot()
     run = ground.submit("a")
-    ground.settle(ground.take())
-    other = ground.submit("b")
-    ground.take()
-    with ground.database.write() as connection:
-        for run_id, chain in ((run, ["r1", "r2"]), (other, ["r3"])):
-            connection.execute(update(Attempt).where(Attempt.run_id == run_id).values(provider_ids=chain))
+    ground.settle(created(ground, "conv_a", "r1", "r2"))
+    ground.submit("b")
+    created(ground, "conv_b", "r3")
     return run
+
+
+def created(ground: Ground, conversation: str, *responses: str, place: str = PLACE) -> Claim:
+    """Take the run that is due, and create these responses for it in a conversation at a place."""
+    claim = ground.take()
+    ground.commit(claim, progress.set_conversation, Opened(conversation), place, "")
+    for response in responses:
+        ground.commit(claim, progress.intend, 0, "")
+        ground.commit(claim, progress.created, 0, response)
+    return claim
 
 
 def test_a_response_that_outlives_its_run_is_cancelled(ground: Ground, ended: str) -> None:
     """Expected: only the last response of a run that has ended is asked for, and cancelled only with fix."""
     provider = Provider(["r1", "r2", "r3"])
-    runs = doctor.steps_of_ended_runs(ground.database, Settings(), 24)
+    runs = doctor.steps_of_ended_runs(ground.database, 24)
     assert runs == {Target("r2", PLACE): ended}
     verdict = doctor.at_the_provider(ground.database, runs, provider.send)
     assert ([one.subject for one in verdict.findings], verdict.wrong, provider.cancelled) == ([ended], True, [])
     verdict = doctor.at_the_provider(ground.database, runs, provider.send, fix=True)
     assert (verdict.findings, verdict.mended, provider.cancelled) == ([], 1, ["r2"])
+
+
+def test_a_response_is_looked_for_where_it_was_created(ground: Ground) -> None:
+    """Expected: at the place of the conversation it is in, whatever RUNWRIGHT_BACKEND says now.
+
+    What lived on its connection is not looked for.
+    """
+    ground.boot()
+    run = ground.submit()
+    chat, assistants = str(Place.of({}, "chat")), str(Place.of({}, "assistants"))
+    ground.commit(created(ground, "local_1", "c1", place=chat), settling.retry, 0.0, FAILED, 60.0)
+    ground.commit(created(ground, "thread_2", "a2", place=assistants), settling.retry, 0.0, FAILED, 60.0)
+    ground.settle(created(ground, "conv_3", "r3"))
+    found = doctor.steps_of_ended_runs(ground.database, 24)
+    assert found == {Target("a2", assistants): run, Target("r3", PLACE): run}
 
 
 def test_a_provider_that_is_away_is_told(ground: Ground, ended: str) -> None:

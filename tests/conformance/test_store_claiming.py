@@ -3,13 +3,14 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from tests.conformance.ground import Ground
+from worker.dbtime import from_now
 from worker.errors import LostClaim
 from worker.lifecycle import Event, Status
-from worker.models import Worker
-from worker.store import asking, claiming, leases, settling
+from worker.models import Run, Worker
+from worker.store import asking, claiming, leases, progress, settling
 from worker.store.settling import End
 
 PASSING = End(Event.FAIL, error_code="rate_limit", error_message="too fast")
@@ -212,7 +213,7 @@ def test_the_fence_rises_with_every_claim(ground: Ground) -> None:
     run = ground.submit()
     ground.boot("w1"), ground.boot("w2")
     seen = [ground.take("w1")]
-    ground.commit(seen[-1], settling.retry, 0.0, PASSING)
+    ground.commit(seen[-1], settling.retry, 0.0, PASSING, 60.0)
     seen.append(ground.take("w1"))
     ground.hand_over(seen[-1])
     seen.append(ground.take("w1"))
@@ -234,15 +235,42 @@ def test_leaving_hands_everything_over(ground: Ground) -> None:
         ground.write(leases.renew, "w1", 60.0)
 
 
-def test_the_deadline_runs_from_the_first_claim(ground: Ground) -> None:
-    """Expected: neither a retry nor a hand-over gives a run more time."""
+def test_the_deadline_stands_from_the_first_create(ground: Ground) -> None:
+    """Expected: a hand-over gives a run that has begun no more time."""
     run = ground.submit(timeout=100.0)
     ground.boot()
-    ground.commit(ground.take(), settling.retry, 0.0, PASSING)
+    claim = ground.take()
+    ground.commit(claim, progress.intend, 0, "", seconds_left=30.0)
     first = ground.row(run)
-    ground.hand_over(ground.take())
-    ground.take()
+    ground.hand_over(claim)
+    again = ground.take()
     assert (ground.row(run).deadline_at, ground.row(run).started_at) == (first.deadline_at, first.started_at)
+    assert (20 < again.seconds_left <= 30, again.stood) == (True, 0.0)
+
+
+def test_the_time_of_a_run_that_has_not_begun_is_whole(ground: Ground) -> None:
+    """Expected: whoever held it could only wait for a place; what its claim gives is more than its deadline says."""
+    run = ground.submit(timeout=100.0)
+    ground.boot()
+    ground.hand_over(ground.take())
+    ground._change(update(Run).where(Run.id == run).values(deadline_at=from_now(-50)))
+    claim = ground.take()
+    assert (claim.seconds_left, 149 < claim.stood < 160) == (100.0, True)
+
+
+def test_the_time_of_a_run_that_waits_for_a_retry_stands_still(ground: Ground) -> None:
+    """Expected: its next attempt has what was left, as has who goes on with one that had not begun."""
+    run = ground.submit(timeout=100.0)
+    ground.boot()
+    claim = ground.take()
+    ground.commit(claim, progress.intend, 0, "")
+    ground.commit(claim, settling.retry, 0.0, PASSING, 40.0)
+    assert ground.row(run).deadline_at is None
+    second = ground.take()
+    assert (second.attempt, second.seconds_left, round(second.stood)) == (2, 40.0, 0)
+    ground.hand_over(second)
+    ground._change(update(Run).where(Run.id == run).values(deadline_at=from_now(-50)))
+    assert ground.take().seconds_left == 40.0
 
 
 def test_a_worker_sees_which_of_its_runs_shall_be_cancelled(ground: Ground) -> None:

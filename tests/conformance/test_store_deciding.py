@@ -182,7 +182,7 @@ def test_a_decision_about_a_held_run_leaves_its_course_alone(ground: Ground) -> 
 def test_a_decision_does_not_shorten_the_delay_of_a_retry(ground: Ground) -> None:
     """Expected: a run that waits for its next attempt still does."""
     claim = asks(ground, "c1")
-    ground.commit(claim, settling.retry, 3600.0, FAILED)
+    ground.commit(claim, settling.retry, 3600.0, FAILED, 60.0)
     assert ground.write(deciding.approve, claim.run_id, "c1", by="ann").queue is None
     assert not due(ground, claim.run_id)
 

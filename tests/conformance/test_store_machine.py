@@ -131,9 +131,9 @@ class Store(RuleBasedStateMachine):
         for claim in self._at_hand(pick):
             if self.ground.status(claim.run_id) is Status.CANCELLING:
                 with pytest.raises(InvalidMove):
-                    self.ground.commit(claim, settling.retry, delay, FAILED)
+                    self.ground.commit(claim, settling.retry, delay, FAILED, 60.0)
             else:
-                self.ground.commit(claim, settling.retry, delay, FAILED)
+                self.ground.commit(claim, settling.retry, delay, FAILED, 60.0)
                 self._forget([claim])
 
     @rule(pick=PICK)

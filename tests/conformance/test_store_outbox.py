@@ -80,7 +80,7 @@ def test_a_run_that_will_be_tried_again_has_no_end_to_tell(ground: Ground, delay
     """Expected: nothing, neither while it waits for its next attempt nor while that one is under way."""
     ground.submit(store_result=True, on_end=HOOK)
     ground.boot()
-    ground.commit(ground.take(), settling.retry, delay, End(Event.FAIL, error_code="busy"))
+    ground.commit(ground.take(), settling.retry, delay, End(Event.FAIL, error_code="busy"), 60.0)
     ground.claim()
     assert take(ground) == []
 

@@ -88,7 +88,7 @@ def test_errors_of_the_last_hour_are_counted_by_code(ground: Ground) -> None:
     a, b, c, d = ground.claim()
     ground.settle(a, failure("bad_answer"))
     ground.settle(b, failure("server_error"))
-    ground.commit(c, settling.retry, 300.0, failure("server_error"))
+    ground.commit(c, settling.retry, 300.0, failure("server_error"), 60.0)
     ground.settle(d)
     told = look(ground)
     assert [(one.code, one.ended, one.retried) for one in told.errors] == [("server_error", 1, 1), ("bad_answer", 1, 0)]

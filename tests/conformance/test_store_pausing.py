@@ -77,7 +77,7 @@ def test_what_was_begun_goes_on(ground: Ground) -> None:
     left, failed = ground.submit("t1"), ground.submit("t2")
     claims = {claim.run_id: claim for claim in ground.claim()}
     ground.write(pausing.pause, Kind.QUEUE, "default")
-    ground.commit(claims[failed], settling.retry, 0.0, PASSING)
+    ground.commit(claims[failed], settling.retry, 0.0, PASSING, 60.0)
     ground.end_lease()
     assert ground.write(leases.reap) == 1
     ground.boot("w2")
@@ -99,7 +99,7 @@ def test_a_paused_run_can_be_cancelled(ground: Ground) -> None:
     asked = ground.submit("t2")
     claim = ground.take()
     ground.write(asking.ask_cancel, asked)
-    ground.commit(claim, settling.retry, 300.0, PASSING)
+    ground.commit(claim, settling.retry, 300.0, PASSING, 60.0)
     ground.write(pausing.pause, Kind.QUEUE, "default")
     assert ground.claimed() == [asked]
 

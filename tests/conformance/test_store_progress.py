@@ -77,6 +77,20 @@ def test_a_provider_id_survives_its_worker(ground: Ground, claim: Claim) -> None
     assert (again.provider_id, again.intent_step, again.attempt) == ("resp_1", None, 1)
 
 
+def test_a_step_asked_for_again_is_counted_once(ground: Ground, claim: Claim) -> None:
+    """Expected: where its commit was unclear and is repeated, as well; the next worker's asking counts once more."""
+    ground.commit(claim, progress.intend, 0, None)
+    for worker, counted in (("w1", 1), ("w2", 2)):
+        ground.hand_over(claim)
+        claim = ground.take(worker)
+        for _ in range(2):
+            ground.commit(claim, progress.intend, 0, None, again=True)
+        with ground.database.read() as connection:
+            events = [event["name"] for event in reading.events(connection, claim.run_id)]
+            kept = connection.execute(select(Attempt.reissued)).scalar_one()
+        assert (kept, events.count("reissued")) == (counted, counted)
+
+
 def test_a_conversation_survives_its_run(ground: Ground, claim: Claim) -> None:
     """Expected: the next run of the thread goes on in the same conversation, after its last item."""
     ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, "")
@@ -93,7 +107,7 @@ def test_the_chain_of_provider_ids_grows(ground: Ground, claim: Claim) -> None:
     assert ground.status(claim.run_id) is Status.REQUIRES_ACTION
     ground.commit(claim, progress.created, 1, "resp_2")
     assert ground.status(claim.run_id) is Status.IN_PROGRESS
-    ground.commit(claim, settling.retry, 0.0, End(Event.FAIL, error_code="e"))
+    ground.commit(claim, settling.retry, 0.0, End(Event.FAIL, error_code="e"), 60.0)
     again = ground.take("w1")
     assert (again.step, again.provider_id) == (1, None)
     ground.commit(again, progress.created, 1, "resp_3")
@@ -208,7 +222,7 @@ def test_writes_lock_the_thread_before_the_run(postgres_url: str, write: str) ->
             connection, claim, progress.set_conversation, Opened("conv_1"), PLACE, ""
         ),
         "settle": lambda connection: held.commit(connection, claim, settling.settle, COMPLETE),
-        "retry": lambda connection: held.commit(connection, claim, settling.retry, 0.0, FAILED),
+        "retry": lambda connection: held.commit(connection, claim, settling.retry, 0.0, FAILED, 60.0),
     }
     with ground.database.write() as connection:
         waiting = ground.behind(connection, locks.lock, "t", meanwhile=writes[write])

@@ -85,7 +85,7 @@ class Racer:
         self.recorder.end(claim, settled=not retried)
         with self.database.write() as connection:
             if retried:
-                held.commit(connection, claim, settling.retry, 0.0, PASSING)
+                held.commit(connection, claim, settling.retry, 0.0, PASSING, 60.0)
             else:
                 held.commit(connection, claim, settling.settle, End(Event.COMPLETE, "done"))
 

@@ -75,7 +75,7 @@ def test_a_retry_keeps_the_turn(ground: Ground) -> None:
     """Expected: queued for later with the turn; nobody of the thread overtakes; then a second attempt begins."""
     run, behind = ground.submit(), ground.submit(priority=9)
     ground.boot()
-    ground.commit(ground.take(), settling.retry, 3600.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 3600.0, PASSING, 60.0)
     row = ground.row(run)
     assert (row.status, row.turn, row.owner, row.attempt) == ("queued", True, None, 1)
     assert 3590 < (row.due_at - ground.now()).total_seconds() <= 3600
@@ -91,7 +91,7 @@ def test_a_retry_closes_its_attempt_with_the_reason(ground: Ground) -> None:
     """Expected: the first attempt has end and reason, the second is open."""
     run = ground.submit()
     ground.boot()
-    ground.commit(ground.take(), settling.retry, 0.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 0.0, PASSING, 60.0)
     ground.take()
     told = [(a.number, a.error_code, a.ended_at is not None) for a in attempts(ground, run)]
     assert told == [(1, "rate_limit", True), (2, None, False)]
@@ -105,7 +105,7 @@ def test_a_cancelling_run_is_never_tried_again(ground: Ground) -> None:
     ground.commit(claim, settling.start_cancelling)
     before = ground.everything()
     with pytest.raises(InvalidMove, match="cancelling cannot retry"):
-        ground.commit(claim, settling.retry, 0.0, PASSING)
+        ground.commit(claim, settling.retry, 0.0, PASSING, 60.0)
     assert ground.everything() == before
     assert ground.settle(claim, COMPLETE).status is Status.CANCELLED
     assert ground.status(run) is Status.CANCELLED
@@ -117,7 +117,7 @@ def test_a_retry_of_a_run_to_cancel_does_not_wait(ground: Ground) -> None:
     ground.boot()
     claim = ground.take()
     ground.write(asking.ask_cancel, run)
-    ground.commit(claim, settling.retry, 3600.0, PASSING)
+    ground.commit(claim, settling.retry, 3600.0, PASSING, 60.0)
     assert ground.take().cancelling
 
 
@@ -138,7 +138,7 @@ def test_usage_adds_up(ground: Ground) -> None:
     """Expected: the tokens and prices of every response of every attempt."""
     run = ground.submit()
     ground.boot()
-    ground.commit(ground.take(), settling.retry, 0.0, PASSING)
+    ground.commit(ground.take(), settling.retry, 0.0, PASSING, 60.0)
     claim = ground.take()
     call = [Asked("c1", "add", "{}")]
     ground.commit(claim, progress.need_tools, effects={}, step=0, calls=call, usage=Usage(100, 20, 1.0), last_item="i1")
@@ -178,7 +178,7 @@ def test_the_journal_tells_the_story(ground: Ground) -> None:
     """Expected: one event for each thing that happened, in order, with the attempt and the worker."""
     run = ground.submit()
     ground.boot("w1"), ground.boot("w2")
-    ground.commit(ground.take("w1"), settling.retry, 0.0, PASSING)
+    ground.commit(ground.take("w1"), settling.retry, 0.0, PASSING, 60.0)
     ground.hand_over(ground.take("w1"))
     ground.settle(ground.take("w2"))
     with ground.database.read() as connection:
@@ -258,7 +258,7 @@ def test_the_third_crash_of_an_attempt_is_not_let_go(ground: Ground) -> None:
     before = ground.everything()
     assert not ground.commit(claim, settling.crashed, 0.0, 3)
     assert ground.everything() == before
-    ground.commit(claim, settling.retry, 0.0, PASSING)
+    ground.commit(claim, settling.retry, 0.0, PASSING, 60.0)
     assert ground.commit(ground.take(), settling.crashed, 0.0, 3)
     assert [attempt.crashes for attempt in attempts(ground, run)] == [2, 1]
 
@@ -324,7 +324,7 @@ def test_one_unit_that_fails_spoils_nothing_for_the_others(ground: Ground) -> No
     lost, wrong, well = ground.claim()
     ground.hand_over(lost)
     ground.commit(wrong, settling.start_cancelling)
-    jobs = [held.Job(lost, settling.settle, (COMPLETE,)), held.Job(wrong, settling.retry, (0.0, PASSING))]
+    jobs = [held.Job(lost, settling.settle, (COMPLETE,)), held.Job(wrong, settling.retry, (0.0, PASSING, 60.0))]
     told = ground.write(held.carry_out, [*jobs, held.Job(well, settling.settle, (COMPLETE,))])
     assert [type(outcome.error).__name__ for outcome in told[:2]][1] == "InvalidMove"
     assert (told[2].error, ground.status(well.run_id)) == (None, Status.COMPLETED)

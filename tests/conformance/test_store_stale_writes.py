@@ -22,7 +22,7 @@ LEFT = OpenCall("r1", "c1", "add", "{}", "running", None, 1)
 WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
     "settle": (settling.settle, [COMPLETE], {}),
     "fail": (settling.settle, [FAILED], {}),
-    "retry": (settling.retry, [0.0, FAILED], {}),
+    "retry": (settling.retry, [0.0, FAILED, 60.0], {}),
     "start_cancelling": (settling.start_cancelling, [], {}),
     "park": (settling.park, [1.0], {}),
     "set_conversation": (progress.set_conversation, [Opened("conv_stale"), PLACE, ""], {}),
@@ -56,7 +56,7 @@ def lose(ground: Ground, claim: Claim, how: str) -> None:
         ground.hand_over(claim)
         ground.take("w1")
     if how == "retried":
-        ground.commit(claim, settling.retry, 0.0, FAILED)
+        ground.commit(claim, settling.retry, 0.0, FAILED, 60.0)
     if how in {"settled", "reopened and taken"}:
         ground.settle(claim, FAILED)
     if how.startswith("reopened"):

@@ -3,19 +3,19 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from tests.nursery import Nursery
 from tests.scripted import Request, answer, scripted
-from tests.servers import ROOT, Simulator
+from tests.servers import Simulator
 from worker.store import assistants
 from worker.store.database import Database
 
 KEY = "sk-never-shown-0123456789"
+Seen = Callable[..., str]
 
 
 def told(request: Request) -> bytes:
@@ -41,13 +41,18 @@ async def refusing(request: Request) -> AsyncIterator[bytes]:
     yield answer(401, {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}})
 
 
-def seen(database_url: str, *arguments: str, **environ: str) -> str:
-    command = [sys.executable, "-m", "tasks.cli.main", "backends", *arguments]
-    env = {**os.environ, "DATABASE_URL": database_url, **environ}
-    ended = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert KEY not in ended.stdout + ended.stderr
-    return ended.stdout if arguments else ended.stdout + ended.stderr
+@pytest.fixture
+def seen(nursery: Nursery, sqlite_url: str) -> Seen:
+    """Return what the command says, as a process of its own, and never with the key."""
+
+    def seen(*arguments: str, **environ: str) -> str:
+        env = {**os.environ, "DATABASE_URL": sqlite_url, **environ}
+        ended = nursery.run("tasks.cli.main", "backends", *arguments, env=env)
+        assert ended.returncode == 0, ended.stderr
+        assert KEY not in ended.stdout + ended.stderr
+        return ended.stdout if arguments else ended.stdout + ended.stderr
+
+    return seen
 
 
 def use(database_url: str, **places: dict[str, Any] | str) -> None:
@@ -65,11 +70,11 @@ async def beside(script: Any, look: Any) -> Any:
         return await asyncio.to_thread(look, server.url)
 
 
-def test_a_server_with_conversations_is_seen(sqlite_url: str, simulator: Simulator) -> None:
+def test_a_server_with_conversations_is_seen(sqlite_url: str, simulator: Simulator, seen: Seen) -> None:
     """Expected: the simulator keeps conversations and responses, its model is told of; one row for both assistants."""
     use(sqlite_url, first="responses", second="responses")
     environ = {"OPENAI_BASE_URL": simulator.url, "OPENAI_API_KEY": KEY}
-    document = json.loads(seen(sqlite_url, "--json", **environ))
+    document = json.loads(seen("--json", **environ))
     assert [one["name"] for one in document["protocols"]] == ["responses", "responses-stateless", "chat", "assistants"]
     (row,) = document["places"]
     assert (row["protocol"], row["address"], row["key"], row["key_set"]) == (
@@ -84,7 +89,7 @@ def test_a_server_with_conversations_is_seen(sqlite_url: str, simulator: Simulat
 
 
 @pytest.mark.parametrize("script", [chat_only, echoing], ids=["without a word", "repeats the route"])
-def test_a_protocol_that_the_server_does_not_speak_gets_a_hint(sqlite_url: str, script: Any) -> None:
+def test_a_protocol_that_the_server_does_not_speak_gets_a_hint(sqlite_url: str, script: Any, seen: Seen) -> None:
     """Expected: no conversations, no Assistants API, and words to say instead; nothing to say of chat."""
 
     def look(url: str) -> Any:
@@ -92,7 +97,7 @@ def test_a_protocol_that_the_server_does_not_speak_gets_a_hint(sqlite_url: str, 
             sqlite_url,
             **{name: {"protocol": name, "base_url": url} for name in ("responses", "chat", "assistants")},
         )
-        return json.loads(seen(sqlite_url, "--json", OPENAI_BASE_URL=url, OPENAI_API_KEY=KEY))["places"]
+        return json.loads(seen("--json", OPENAI_BASE_URL=url, OPENAI_API_KEY=KEY))["places"]
 
     rows = {row["protocol"]: row for row in asyncio.run(beside(script, look)) if row["assistants"]}
     assert {(row["models"][0], row["conversations"], row["assistants_api"]) for row in rows.values()} == {
@@ -103,7 +108,7 @@ def test_a_protocol_that_the_server_does_not_speak_gets_a_hint(sqlite_url: str, 
     assert rows["chat"]["hints"] == []
 
 
-def test_what_is_wrong_is_told_in_its_row(sqlite_url: str) -> None:
+def test_what_is_wrong_is_told_in_its_row(sqlite_url: str, seen: Seen) -> None:
     """Expected: a wrong key, a server that is not there and a key that is not set each in a row, with exit code 0."""
 
     def look(url: str) -> str:
@@ -113,7 +118,7 @@ def test_what_is_wrong_is_told_in_its_row(sqlite_url: str) -> None:
             away={"protocol": "chat", "base_url": "http://127.0.0.1:9/v1"},
             unset={"protocol": "chat", "base_url": url, "api_key": "RUNWRIGHT_KEY_B"},
         )
-        return " ".join(seen(sqlite_url, RUNWRIGHT_KEY_A=KEY).split())
+        return " ".join(seen(RUNWRIGHT_KEY_A=KEY).split())
 
     shown = asyncio.run(beside(refusing, look))
     for words in ("HTTP 401", "not reachable", "RUNWRIGHT_KEY_B: not set here", "OPENAI_API_KEY: not set here"):

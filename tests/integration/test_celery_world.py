@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import urllib.request
 import uuid
@@ -17,7 +16,8 @@ from celery.result import AsyncResult
 from sqlalchemy import func, select
 
 from tasks import runs
-from tests.servers import ROOT, CeleryWorker, Process, Stack, running, wait_until
+from tests.nursery import Nursery
+from tests.servers import CeleryWorker, Process, Stack, running, wait_until
 from worker import urls
 from worker.lifecycle import Status
 from worker.models import Run
@@ -98,14 +98,12 @@ def test_a_run_is_a_row_in_flower(flower: str) -> None:
     assert TEXT not in everything
 
 
-def test_inspect_lists_what_a_worker_drives(worker: CeleryWorker, stack: Stack) -> None:
+def test_inspect_lists_what_a_worker_drives(worker: CeleryWorker, stack: Stack, nursery: Nursery) -> None:
     """`celery inspect runs` answers for each worker by its node name; the end takes the run off the list."""
     handle = runs.submit(assistant="clerk", input="[[hang]]")
     wait_until(lambda: handle.status() is Status.IN_PROGRESS, "the run to be driven")
-    program = [sys.executable, "-m", "celery", "-A", "worker.app", "inspect", "runs", "--json"]
-    told = subprocess.run(
-        program, env=dict(stack.env), cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
-    )
+    told = nursery.run("celery", "-A", "worker.app", "inspect", "runs", "--json", env=stack.env)
+    assert told.returncode == 0, told.stderr
     (driven,) = json.loads(told.stdout)[worker.node]
     assert driven == {"id": handle.id, "thread_id": handle.thread_id, "assistant": "clerk", "attempt": 1}
     handle.cancel()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.cli.main import main
+from tests.nursery import Nursery
 from worker.producer import producer
 from worker.store import assistants
 from worker.store.database import Database
@@ -47,20 +48,12 @@ def env(clean_env: dict[str, str], redis_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def bare(env: dict[str, str], tmp_path: Path) -> Run:
+def bare(env: dict[str, str], tmp_path: Path, nursery: Nursery) -> Run:
     """Return a function that runs a command in an empty folder, without a schema."""
 
     def run(*arguments: str | bytes, stdin: bytes = b"", **changes: str) -> Ended:
-        ended = subprocess.run(
-            [sys.executable, "-m", "tasks.cli.main", *arguments],
-            input=stdin,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**env, **changes},
-            timeout=60,
-            check=False,
-        )
-        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+        ended = nursery.run("tasks.cli.main", *arguments, env={**env, **changes}, cwd=tmp_path, stdin=stdin)
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     return run
 

@@ -143,7 +143,8 @@ def test_without_a_key_only_events_go(cli: Cli, door: Producer) -> None:
     """A worker's scheduled cleanup and the command leave the provider's conversations to one that has the key."""
     submitted(cli, "t")
     end(door, "server_error")
-    rested(door, "t", "conv_1")
+    opened(door, "t", "conv_1")
+    rested(door, "t")
     celery_tasks.clean()
     assert cli("cleanup", "--dry-run", "--json").json() == {"events": 0, "conversations": 1, "failed": {}}
     ended = cli("cleanup")
@@ -160,16 +161,30 @@ def provider(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield client
 
 
-def rested(door: Producer, thread: str, conversation: str) -> None:
-    """Let the thread's runs have ended long ago, in this conversation."""
+LONG_AGO = from_now(-100 * 86_400)
+
+
+def opened(door: Producer, thread: str, conversation: str) -> None:
+    """Give the thread a conversation that was begun long ago."""
     with door.database.write() as connection:
-        long_ago = from_now(-100 * 86_400)
-        connection.execute(update(Run).where(Run.thread_id == thread).values(finished_at=long_ago))
-        of_thread = EventRow.run_id.in_(select(Run.id).where(Run.thread_id == thread))
-        connection.execute(update(EventRow).where(of_thread).values(at=long_ago))
-        row = {"id": conversation, "thread_id": thread, "created_at": long_ago}
+        row = {"id": conversation, "thread_id": thread, "created_at": LONG_AGO}
         connection.execute(insert(Conversation).values(**row))
         connection.execute(update(Thread).where(Thread.id == thread).values(provider_id=conversation))
+
+
+def rested(door: Producer, thread: str) -> None:
+    """Let the thread's runs have ended long ago."""
+    with door.database.write() as connection:
+        connection.execute(update(Run).where(Run.thread_id == thread).values(finished_at=LONG_AGO))
+        of_thread = EventRow.run_id.in_(select(Run.id).where(Run.thread_id == thread))
+        connection.execute(update(EventRow).where(of_thread).values(at=LONG_AGO))
+
+
+def created(door: Producer, run: str, *responses: str) -> None:
+    """Let the run have asked for these responses in the conversation of its thread."""
+    with door.database.write() as connection:
+        known = {"provider_ids": list(responses), "intent_at": from_now()}
+        connection.execute(update(Attempt).where(Attempt.run_id == run).values(known))
 
 
 def test_care_reaches_the_provider(cli: Cli, door: Producer, provider: httpx2.Client) -> None:
@@ -177,19 +192,21 @@ def test_care_reaches_the_provider(cli: Cli, door: Producer, provider: httpx2.Cl
     ids = [provider.post("/conversations", json={}).json()["id"] for _ in range(3)]
     runs = [submitted(cli, thread)[0] for thread in ("old", "gone", "new")]
     end(door, "server_error")
-    rested(door, "old", ids[0])
-    rested(door, "gone", "conv_nobody_knows")
+    for thread, conversation in (("old", ids[0]), ("gone", "conv_nobody_knows"), ("new", ids[1])):
+        opened(door, thread, conversation)
+    rested(door, "old")
+    rested(door, "gone")
     assert cli("cleanup", "--dry-run", "--json").json() == {"events": 6, "conversations": 2, "failed": {}}
     assert cli("cleanup").out == "deleted 6 events and 2 conversations\n"
     assert [provider.get(f"/conversations/{one}").status_code for one in ids] == [404, 200, 200]
-    rested(door, "new", ids[1])
+    rested(door, "new")
     celery_tasks.clean()
     assert [provider.get(f"/conversations/{one}").status_code for one in ids] == [404, 404, 200]
     body = {"model": "gpt-4o-mini", "input": "[[latency 600]]", "background": True, "store": True}
     alive = provider.post("/responses", json=body).json()["id"]
     with door.database.write() as connection:
         connection.execute(update(Run).where(Run.id == runs[0]).values(finished_at=from_now()))
-        connection.execute(update(Attempt).where(Attempt.run_id == runs[0]).values(provider_ids=["resp_x", alive]))
+    created(door, runs[0], "resp_x", alive)
     told = cli("doctor", "--json")
     found: dict[str, Any] = told.json()["checks"][-1]
     assert (told.code, found["findings"]) == (1, [{"subject": runs[0], "told": alive}])
@@ -204,11 +221,11 @@ def test_a_provider_that_is_away(cli: Cli, door: Producer, monkeypatch: pytest.M
     producer.cache_clear()
     (run,) = submitted(cli, "t")
     end(door, "server_error")
-    with door.database.write() as connection:
-        connection.execute(update(Attempt).where(Attempt.run_id == run).values(provider_ids=["resp_1"]))
+    opened(door, "t", "conv_1")
+    created(door, run, "resp_1")
     told = cli("doctor", "--json")
     assert (told.code, "could not be asked: connection_error" in told.json()["checks"][-1]["skipped"]) == (0, True)
-    rested(door, "t", "conv_1")
+    rested(door, "t")
     ended = cli("cleanup")
     assert (ended.code, "deleted 3 events and 0 conv" in ended.out) == (0, True)
     assert "1 conversations are left for the next time: connection_error" in ended.err

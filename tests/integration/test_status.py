@@ -3,8 +3,6 @@
 import json
 import re
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +15,8 @@ from typer.testing import CliRunner
 from tasks import runs
 from tasks.cli.main import app
 from tests.conformance.ground import Ground
-from tests.servers import ROOT, CeleryWorker, Stack
+from tests.nursery import Nursery
+from tests.servers import CeleryWorker, Stack
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status
 from worker.models import Attempt
@@ -83,7 +82,7 @@ def eventful(ground: Ground) -> str:
     ground.commit(claim, progress.intend, 0, None)
     ground.commit(claim, progress.created, 0, "resp_1", "req_1")
     failure = End(Event.FAIL, error_code="server_error", error_message="the \x1b[31mprovider gave up")
-    ground.commit(claim, settling.retry, 0.0, failure)
+    ground.commit(claim, settling.retry, 0.0, failure, 60.0)
     claim = ground.take()
     ground.commit(claim, progress.created, 0, "resp_2", "req_2")
     asked: dict[str, Any] = {
@@ -180,12 +179,11 @@ def test_a_worker_answers_on_its_port(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
-def test_a_port_in_use_ends_the_start_with_one_line(stack: Stack) -> None:
+def test_a_port_in_use_ends_the_start_with_one_line(stack: Stack, nursery: Nursery) -> None:
     """Exit code 2 and the variable's name."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         env = {**stack.env, "RUNWRIGHT_HTTP": address, "PYTHONWARNINGS": "ignore"}
-        program = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
-        ended = subprocess.run(program, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        ended = nursery.run("celery", "-A", "worker.app", "worker", env=env)
     assert ended.returncode == 2
     assert ended.stderr.strip().startswith(f"runwright: RUNWRIGHT_HTTP={address}: Address already in use")

@@ -4,15 +4,15 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
 
 from tasks import runs
-from tests.servers import ROOT, CeleryWorker, Stack
+from tests.nursery import Nursery
+from tests.servers import CeleryWorker, Stack
 from worker import urls
 from worker.lifecycle import Status
 from worker.store import reading
@@ -21,6 +21,7 @@ from worker.telling import RunEvent
 pytestmark = pytest.mark.parametrize("stack", ["postgresql"], indirect=True, scope="module")
 
 ANSWER = "The sum of one and two is three, as everyone would have guessed."
+Runwright = Callable[..., subprocess.CompletedProcess[str]]
 ASKED = f'[[latency 0.6]][[call calculate {{"expression": "1 + 2"}}]][[then]][[say {ANSWER}]]'
 
 
@@ -153,17 +154,17 @@ def test_the_async_twin_tells_the_same(stack: Stack, follower: CeleryWorker) -> 
     assert turns > 5
 
 
-def runwright(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process of its own."""
-    command = [sys.executable, "-m", "tasks.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+@pytest.fixture
+def runwright(nursery: Nursery) -> Runwright:
+    """Return what runs the command as a process of its own."""
+    return lambda *arguments: nursery.run("tasks.cli.main", *arguments, env=os.environ)
 
 
 def lines(ended: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_the_command_shows_it(stack: Stack, follower: CeleryWorker) -> None:
+def test_the_command_shows_it(stack: Stack, follower: CeleryWorker, runwright: Runwright) -> None:
     """Expected: the model's words on stdout, the rest on stderr; with --json a line for each event, from --after on."""
     shown = runwright("submit", "--watch", "--assistant", "clerk", ASKED)
     assert (shown.returncode, shown.stdout) == (0, f"{ANSWER}\n")
@@ -174,7 +175,7 @@ def test_the_command_shows_it(stack: Stack, follower: CeleryWorker) -> None:
     assert lines(runwright("watch", handle.id, "--json", "--after", told[-2]["id"])) == told[-1:]
 
 
-def test_the_exit_code_tells_the_end(stack: Stack, follower: CeleryWorker) -> None:
+def test_the_exit_code_tells_the_end(stack: Stack, follower: CeleryWorker, runwright: Runwright) -> None:
     """Expected: 1 for a run that failed or has not ended in time, 2 for no run and for an id that is no event's."""
     failed = runwright("submit", "--watch", "--assistant", "clerk", "[[fail bad_thing no]]")
     assert (failed.returncode, failed.stdout) == (1, "")

@@ -20,6 +20,7 @@ from sqlalchemy import text
 
 from tasks import runs
 from tests.chaos.breakables import breakable_redis
+from tests.nursery import Nursery
 from tests.servers import ROOT, CeleryWorker, Stack, running
 from worker import urls
 from worker.lifecycle import Status
@@ -54,8 +55,8 @@ STARTS = {
 
 
 @pytest.fixture(scope="module")
-def endings(stack: Stack) -> dict[str, subprocess.CompletedProcess[str]]:
-    """Make every wrong start, some side by side, and return how each ended."""
+def endings(stack: Stack, nursery: Nursery) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Make every wrong start, some side by side, and return how each ended; the first one in a whole new process."""
     files = {name: stack.folder / f"{name}.db" for name in ("empty", "newer")}
     shutil.copy(stack.folder / "runwright.db", files["newer"])
     newer = Database(f"sqlite:///{files['newer']}")
@@ -68,8 +69,11 @@ def endings(stack: Stack) -> dict[str, subprocess.CompletedProcess[str]]:
         # Celery's warning about the superuser is not ours to count.
         env = {**stack.env, "PYTHONPATH": str(stack.folder), "PYTHONWARNINGS": "ignore", **start.env}
         env["DATABASE_URL"] = env["DATABASE_URL"].format(**files)
-        program = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *start.options]
-        return subprocess.run(program, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        program = ["celery", "-A", "worker.app", "worker", *start.options]
+        if start is not STARTS["no broker"]:
+            return nursery.run(*program, env=env)
+        whole = [sys.executable, "-m", *program]
+        return subprocess.run(whole, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
     with ThreadPoolExecutor(3) as side_by_side:
         return dict(zip(STARTS, side_by_side.map(end, STARTS.values()), strict=True))

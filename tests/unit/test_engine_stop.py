@@ -151,3 +151,21 @@ def test_an_engine_that_dies_claims_nothing_more(busy: Busy, monkeypatch: pytest
     assert busy.engine.failed
     assert (busy.ground.status(late), busy.ground.row(late).fence) == (Status.QUEUED, 0)
     assert (busy.owner(busy.second), len(busy.provider.created)) == (None, 2)
+
+
+@pytest.mark.parametrize("busy", [{"tool_grace": 0.5}], indirect=True)
+def test_an_engine_whose_loop_has_ended_may_be_told_anything(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: a doorbell and a stop that come between the end of its loop and that of its thread raise nothing."""
+
+    def bug(_connection: Connection, _worker: str) -> list[str]:
+        raise RuntimeError("a bug of ours")
+
+    def told() -> None:
+        busy.engine.wake()
+        busy.engine.begin_stop()
+        busy.engine.begin_stop()
+        busy.died.set()
+
+    busy.engine._on_death = told  # called by the engine's own thread, behind the loop
+    monkeypatch.setattr(leases, "cancels", bug)
+    assert busy.died.wait(20)

@@ -44,8 +44,10 @@ def claim(attempt: int = 1, **changes: Any) -> Claim:
         intent_after=None,
         step_age=0.0,
         created=0,
+        reissued=0,
         timeout=60.0,
         seconds_left=60.0,
+        stood=0.0,
         cancelling=False,
     )
     return replace(whole, **changes)

@@ -2,12 +2,24 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from time import monotonic
+from typing import Any
 
 import pytest
+import uvloop
 
 from tests.conformance.ground import Ground
 from tests.workbench import Provider, parts
+from worker.backends.base import Created, Done, Step
+from worker.errors import ProviderError
+from worker.lifecycle import Status
+from worker.limits.gates import Admission
 from worker.pace import HandOver, Held, Pace
+from worker.parts import Parts
+from worker.response import Usage
+from worker.runner import Runner
+from worker.store.claiming import Claim
 
 
 @pytest.fixture
@@ -57,3 +69,90 @@ def test_a_wait_that_ends_late_takes_no_other_with_it(ground: Ground) -> None:
         late.__exit__(None, None, None)
         held.tell(stop=True)
     assert heard == ["next"]
+
+
+# ── time that is not the run's ────────────────────────────────────────────────────────────────────────────────────────
+
+HOUR = 3600.0
+ANSWER = Done("done", Usage(), "item_1")
+REFUSED = ProviderError("http_429", "too many", transient=True, status=429)
+AWAY = ProviderError("connection_error", "nobody there", transient=True)
+
+
+class Clock:
+    """The clock of a run, which can be put forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead = 0.0
+        monkeypatch.setattr("worker.pace.monotonic", lambda: monotonic() + self._ahead)
+
+    def pass_hour(self) -> None:
+        self._ahead += HOUR
+
+
+class Refusing(Provider):
+    """Meets its first create with an error."""
+
+    def __init__(self, error: ProviderError) -> None:
+        super().__init__(ANSWER)
+        self._errors = [error]
+
+    async def create(self, step: Step) -> Created:
+        if self._errors:
+            raise self._errors.pop()
+        return await super().create(step)
+
+
+def driven(ground: Ground, bench: Parts) -> Any:
+    """Drive the run that is due, which has half an hour, and return its row."""
+    held = Held(replace(ground.take(), seconds_left=HOUR / 2))
+
+    async def drive() -> None:
+        async with asyncio.timeout(20):
+            await Runner(held, bench, lambda: True).drive()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:  # as engines do: it has timers of its own
+        loop.run(drive())
+    return ground.row(held.claim.run_id)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(REFUSED, Status.COMPLETED), (AWAY, Status.EXPIRED)], ids=["a limit", "an outage"]
+)
+def test_what_the_limits_refuse_does_not_age(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, error: ProviderError, status: Status
+) -> None:
+    """Expected: an hour behind a 429 leaves a run its time, and one behind an outage ends it as it always did."""
+    ground.submit()
+    clock, bench = Clock(monkeypatch), parts(ground, Refusing(error))
+
+    async def over() -> None:
+        clock.pass_hour()
+
+    monkeypatch.setattr(bench.outage, "over", over)
+    assert driven(ground, bench).status == status
+
+
+@pytest.mark.parametrize("place", ["the limits", "a slot"])
+def test_waiting_for_a_place_does_not_age(ground: Ground, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Expected: the run completes an hour after it was to expire, and its row says when it really will."""
+    ground.submit()
+    clock, provider = Clock(monkeypatch), Provider(ANSWER)
+    bench = parts(ground, provider)
+
+    async def admit(_step: Step, claim: Claim) -> Admission:
+        clock.pass_hour()
+        return bench.limits.resumed(claim)
+
+    async def acquire() -> bool:
+        clock.pass_hour()
+        return True
+
+    if place == "the limits":
+        monkeypatch.setattr(bench.limits, "at_once", lambda *_: None)
+        monkeypatch.setattr(bench.limits, "admit", admit)
+    else:
+        monkeypatch.setattr(provider.slot(), "acquire", acquire)
+    row = driven(ground, bench)
+    left = (row.deadline_at - ground.now()).total_seconds()
+    assert (row.status, HOUR / 2 - 60 < left <= HOUR / 2) == (Status.COMPLETED, True)

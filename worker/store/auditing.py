@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 from worker.conditions import OWNED, UNDECIDED, WAITING
 from worker.dbtime import from_now
 from worker.lifecycle import TERMINAL, Status
-from worker.models import Assistant, Attempt, Batch, Outgoing, Run, Thread, ToolCall, Worker
+from worker.models import Attempt, Batch, Conversation, Outgoing, Run, Thread, ToolCall, Worker
 from worker.store import claiming
 
 MOST = 1000
@@ -151,11 +151,16 @@ def recently_ended(connection: Connection, hours: float, after: str = "") -> lis
     return list(connection.execute(recent.order_by(Run.id).limit(MOST)).scalars())
 
 
-def last_steps(connection: Connection, run_ids: Collection[str]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return (provider's id, run, configuration) for the last known step of each attempt at these runs."""
-    tried = select(Attempt.run_id, Attempt.provider_ids, Assistant.config).where(Attempt.run_id.in_(run_ids))
-    tried = tried.join(Run, Run.id == Attempt.run_id).join(Assistant, Assistant.id == Run.assistant_id)
-    return [(chain[-1], run_id, config) for run_id, chain, config in connection.execute(tried) if chain]
+def last_steps(connection: Connection, run_ids: Collection[str]) -> list[tuple[str, str, str]]:
+    """Return (provider's id, its place, run) for the last known step of each attempt at these runs.
+
+    An attempt has all of its steps at one place: that of the thread's conversation when it intended its last one.
+    """
+    there = (Conversation.thread_id == Run.thread_id, Conversation.created_at <= Attempt.intent_at)
+    place = select(Conversation.place).where(*there).order_by(Conversation.created_at.desc()).limit(1)
+    tried = select(Attempt.run_id, Attempt.provider_ids, place.scalar_subquery()).where(Attempt.run_id.in_(run_ids))
+    rows = connection.execute(tried.join(Run, Run.id == Attempt.run_id))
+    return [(chain[-1], place, run_id) for run_id, chain, place in rows if chain and place]
 
 
 def ended(connection: Connection, run_ids: Collection[str]) -> set[str]:

@@ -54,8 +54,12 @@ class Claim:
     """Seconds since the step in hand was begun at the provider; 0.0 where it was not."""
     created: int
     """Steps of this attempt that the provider has taken on."""
+    reissued: int
+    """Steps of this attempt that workers before have asked for again."""
     timeout: float
     seconds_left: float
+    stood: float
+    """Seconds that its time stood still since its deadline was written: nothing of its attempt had begun."""
     cancelling: bool
 
     @property
@@ -98,7 +102,6 @@ def _taking(due: Any) -> Any:
             attempt=Run.attempt + case((begins, 1), else_=0),
             started_at=func.coalesce(Run.started_at, from_now()),
             deadline_at=func.coalesce(Run.deadline_at, from_now(func.coalesce(Run.seconds_left, Run.timeout))),
-            seconds_left=None,
         )
         .returning(Run.id)
     )
@@ -118,6 +121,7 @@ def _loading() -> Any:
             Attempt.intent_after,
             Attempt.provider_ids,
             Attempt.adopted,
+            Attempt.reissued,
             from_now().label("now"),
         )
         .join(Thread, Thread.id == Run.thread_id)
@@ -191,6 +195,10 @@ def _load(connection: Connection, ids: Sequence[str]) -> list[Claim]:
 
 def _claim_of(row: Any, assistant: Any) -> Claim:
     now: datetime = row.now
+    created = len(row.provider_ids or ()) + (row.adopted or 0)
+    left = whole = (row.deadline_at - now).total_seconds()
+    if not created and row.intent_step is None:  # whoever had it could only wait for a place
+        whole = row.timeout if row.seconds_left is None else row.seconds_left
     return Claim(
         run_id=row.id,
         thread_id=row.thread_id,
@@ -217,9 +225,11 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         intent_step=row.intent_step,
         intent_after=row.intent_after,
         step_age=max(0.0, (now - row.intent_at).total_seconds()) if row.intent_at else 0.0,
-        created=len(row.provider_ids or ()) + (row.adopted or 0),
+        created=created,
+        reissued=row.reissued or 0,
         timeout=row.timeout,
-        seconds_left=(row.deadline_at - now).total_seconds(),
+        seconds_left=whole,
+        stood=whole - left,
         cancelling=row.cancel_requested_at is not None,
     )
 

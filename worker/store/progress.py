@@ -11,7 +11,7 @@ from worker.lifecycle import Event, after
 from worker.models import Conversation
 from worker.response import Asked, Usage
 from worker.store import items, ledger
-from worker.store.gathered import NOW
+from worker.store.gathered import NOW, FromNow
 from worker.store.held import Hold, under_thread
 
 
@@ -28,13 +28,18 @@ def set_conversation(hold: Hold, opened: Opened, place: str, last_item: str | No
     items.keep(hold, opened.id, opened.items)
 
 
-def intend(hold: Hold, step: int, last_item: str | None, *, again: bool = False) -> None:
+def intend(
+    hold: Hold, step: int, last_item: str | None, *, again: bool = False, seconds_left: float | None = None
+) -> None:
     """Say, before the request goes out, that this step is about to be created.
 
-    `again` says that a worker before has asked for it and that nobody can go on with that.
+    `again` says that a worker before has asked for it and that nobody can go on with that; one claim says so once.
+    `seconds_left` is what the run has where its time stood still meanwhile.
     """
+    if seconds_left is not None:
+        hold.change(deadline_at=FromNow(seconds_left))
     hold.change_attempt(intent_at=NOW, intent_step=step, intent_after=last_item)
-    if again:
+    if again and hold.row.reissued == hold.claim.reissued:
         hold.change_attempt(reissued=hold.row.reissued + 1, provider_id=None)
         hold.note("reissued", step=step)
 

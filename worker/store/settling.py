@@ -104,11 +104,15 @@ def _pass_on(hold: Hold) -> str | None:
 
 
 @under_thread
-def retry(hold: Hold, delay: float, end: End) -> None:
-    """Queue a further attempt in `delay` seconds, the turn kept; raises InvalidMove when cancelling."""
+def retry(hold: Hold, delay: float, end: End, seconds_left: float) -> None:
+    """Queue a further attempt in `delay` seconds, the turn kept; raises InvalidMove when cancelling.
+
+    The run's own time stands still: a pause may hold the attempt back for long.
+    """
     # A run that somebody wants cancelled does not sit out the delay first.
     due_at = NOW if hold.row.cancel_requested_at else FromNow(delay)
     hold.change(status=after(hold.status, Event.RETRY).value, owner=None, due_at=due_at)
+    hold.change(deadline_at=None, seconds_left=seconds_left)
     _end_attempt(hold, end)
     _leave_conversation(hold, end)
     hold.note("retried", code=end.error_code, delay=round(delay, 3))
