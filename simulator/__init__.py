@@ -28,6 +28,7 @@ They are Responses with Conversations, chat completions and Assistants v2; the s
     threads_wire   shapes of Assistants v2
     translation    the older protocols' tools, tool choice and formats, as Responses has them
     errors         OpenAI's error bodies
+    hosted         calls of the provider's own tools, as items and as steps
     wire           OpenAI's shapes: ids, items, response objects, lists, headers
     faults         latency and faults, by settings; every later fault goes here
     limits         requests and tokens per minute, by key and model
@@ -44,6 +45,8 @@ They are Responses with Conversations, chat completions and Assistants v2; the s
 The model is deterministic and extracts; it does not think. Tests steer it by directives in the newest user message:
 
     [[call NAME {json}]]      call this function; all calls up to [[then]] go into one response
+    [[hosted NAME {json}]]    before the round's calls, once: the provider's own code_interpreter (code, logs) or
+                              file_search (queries, results), if the request offers it
     [[then]]                  a further round begins once the calls before it have their outputs
     [[say TEXT]]              the final answer
     [[latency SECONDS]]       how long each response of this message takes

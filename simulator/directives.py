@@ -5,9 +5,10 @@ import json
 import re
 
 from simulator.faults import Trouble
+from simulator.wire import JsonObject
 
 _START = re.compile(
-    r"\[\[(then|say|call|latency|queued|tokens|fail|incomplete|hang|drop|late|slow|stuck|cut|stall)\b\s*"
+    r"\[\[(then|say|call|hosted|latency|queued|tokens|fail|incomplete|hang|drop|late|slow|stuck|cut|stall)\b\s*"
 )
 _TIMES = re.compile(r"\s+x(\d+)$|^x(\d+)$")
 
@@ -17,6 +18,7 @@ class Round:
     """What one response of the scripted message does."""
 
     calls: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    hosted: list[tuple[str, JsonObject]] = dataclasses.field(default_factory=list)
     failure: tuple[str, str] | None = None
     incomplete: bool = False
     hangs: bool = False
@@ -76,6 +78,9 @@ def _obey(script: Script, command: str, argument: str, attempt: int) -> None:
     elif command == "call":
         name, _, arguments = argument.partition(" ")
         due.calls.append((name, arguments.strip() or "{}"))
+    elif command == "hosted":
+        name, _, told = argument.partition(" ")
+        due.hosted.append((name, json.loads(told or "{}")))
     elif command == "say":
         script.say = argument
     elif command == "latency":

@@ -6,14 +6,16 @@ from simulator.answering import answer
 from simulator.faults import Trouble
 from simulator.planning import due
 from simulator.prompt import Prompt
+from simulator.wire import JsonObject
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model does with one prompt; the last four are set by directives alone."""
+    """What the model does with one prompt; all but text and calls are set by directives alone."""
 
     text: str = ""
     calls: tuple[tuple[str, str], ...] = ()
+    hosted: tuple[tuple[str, JsonObject], ...] = ()
     failure: tuple[str, str] | None = None
     incomplete: bool = False
     hangs: bool = False
@@ -29,12 +31,15 @@ def reply_to(prompt: Prompt) -> Reply:
         return _own_reply(prompt)
     script = prompt.script
     now, calls = script.current(len(prompt.made))
+    # Once in a round, before its calls; what the request does not offer no model calls.
+    hosted = [one for one in now.hosted if one[0] in prompt.hosted and len(calls) == len(now.calls)]
     if not prompt.parallel:
         calls = calls[:1]
     text = "" if calls else (answer(prompt) if script.say is None else script.say)
     return Reply(
         text=text,
         calls=tuple(calls),
+        hosted=tuple(hosted),
         failure=now.failure,
         incomplete=now.incomplete,
         hangs=now.hangs,

@@ -7,7 +7,7 @@ from typing import Any
 
 from simulator.directives import Script, script_of
 from simulator.reading import is_request, item_text, key_lines
-from simulator.wire import JsonObject
+from simulator.wire import HOSTED, JsonObject
 
 _DOCUMENT_BEGINS = re.compile(
     r"^\s*(?:<\w+[^>]*>|-{3,}\s*$|={3,}|```|#{1,6} |(?:document|text|content|file|input)\b[^\n:]{0,80}:|\[document\b)",
@@ -36,6 +36,7 @@ class Prompt:
     earlier: str
     instructions: str
     tools: list[JsonObject]
+    hosted: set[str]
     must_call: bool
     parallel: bool
     format: JsonObject
@@ -58,6 +59,7 @@ class Prompt:
             earlier="\n\n".join(item_text(item) for item in items[:first] if item["type"] == "message"),
             instructions=body.get("instructions") or "",
             tools=tools,
+            hosted={tool["type"] for tool in body.get("tools") or []} & set(HOSTED),
             must_call=must_call,
             parallel=body.get("parallel_tool_calls") is not False,
             format=(body.get("text") or {}).get("format") or {"type": "text"},

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from simulator.hosted import cited, hosted_item
 from simulator.model import Reply
 from simulator.wire import JsonObject, function_call_item, message_item, response_object, tokens, usage
 
@@ -106,21 +107,22 @@ def outcome_of(reply: Reply, request: JsonObject, read: str) -> Outcome:
     limit = request.get("max_output_tokens") or math.inf
     written = "".join(name + arguments for name, arguments in reply.calls) + reply.text
     spent = tokens(written) if reply.tokens is None else reply.tokens
+    hosted = [hosted_item(name, told, request.get("include") or ()) for name, told in reply.hosted]
     if reply.failure is None and (reply.incomplete or spent > limit):
-        return _cut_off(reply, limit, tokens(read))
-    output = [function_call_item(name, arguments) for name, arguments in reply.calls]
+        return _cut_off(reply, limit, tokens(read), hosted)
+    output = hosted + [function_call_item(name, arguments) for name, arguments in reply.calls]
     if reply.text:
-        output.append(message_item("assistant", reply.text))
+        output.append(message_item("assistant", reply.text, cites=cited(reply.hosted)))
     if reply.failure is not None:
         code, message = reply.failure
         return Outcome("failed", output, error={"code": code, "message": message})
     return Outcome("completed", output, usage=usage(tokens(read), spent))
 
 
-def _cut_off(reply: Reply, limit: float, read_tokens: int) -> Outcome:
+def _cut_off(reply: Reply, limit: float, read_tokens: int, hosted: list[JsonObject]) -> Outcome:
     """Keep the text that fits, or half of it where no limit was set; a call that was cut off is not shown."""
     kept = min(limit, max(1, tokens(reply.text) // 2))
     text = reply.text[: int(kept) * 4]
-    output = [message_item("assistant", text, "incomplete")] if text else []
+    output = hosted + ([message_item("assistant", text, "incomplete")] if text else [])
     details = {"reason": "max_output_tokens"}
     return Outcome("incomplete", output, incomplete_details=details, usage=usage(read_tokens, int(kept)))

@@ -14,6 +14,7 @@ from simulator.threads_api import beta_route, page, threads_of
 from simulator.wire import JsonObject
 
 _RUNS = "/threads/{id}/runs"
+_CONTENT = "step_details.tool_calls[*].file_search.results[*].content"
 _RUN = "/threads/{id}/runs/{run_id}"
 
 
@@ -105,7 +106,8 @@ async def cancel_run(provider: Provider, request: Request, _: JsonObject) -> Jso
 
 async def list_steps(provider: Provider, request: Request, _: JsonObject) -> JsonObject:
     """GET /threads/{id}/runs/{run_id}/steps: newest first unless order=asc."""
-    return page(request, steps(_found(request), provider.clock()), "run step")
+    content = _CONTENT in request.query_params.getlist("include[]")
+    return page(request, steps(_found(request), provider.clock(), content=content), "run step")
 
 
 async def get_step(provider: Provider, request: Request, _: JsonObject) -> JsonObject:

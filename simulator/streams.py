@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from simulator.faults import Trouble
+from simulator.hosted import is_hosted
 from simulator.provider import Provider
 from simulator.responses import Response
 from simulator.wire import JsonObject
@@ -44,12 +45,25 @@ def _told(name: str, response: Response, status: str) -> JsonObject:
 
 
 def _item(item: JsonObject, at: int, deltas: int, pads: bool) -> Iterator[JsonObject]:
-    """Yield the events of one item of the output, a message or a function call."""
+    """Yield the events of one item of the output, a message or a call."""
+    if is_hosted(item):
+        yield from _hosted(item, at)
+        return
     is_call = item["type"] == "function_call"
     empty: JsonObject = {"arguments": ""} if is_call else {"content": []}
     begun = {**item, **empty, "status": "in_progress"}
     yield {"type": "response.output_item.added", "output_index": at, "item": begun}
     yield from _arguments(item, at, deltas, pads) if is_call else _text(item, at, deltas, pads)
+    yield {"type": "response.output_item.done", "output_index": at, "item": item}
+
+
+def _hosted(item: JsonObject, at: int) -> Iterator[JsonObject]:
+    """Yield the events of a call that the provider makes itself."""
+    where = {"item_id": item["id"], "output_index": at}
+    works = "interpreting" if item["type"].startswith("code") else "searching"
+    yield {"type": "response.output_item.added", "output_index": at, "item": {**item, "status": "in_progress"}}
+    for status in ("in_progress", works, "completed"):
+        yield {"type": f"response.{item['type']}.{status}", **where}
     yield {"type": "response.output_item.done", "output_index": at, "item": item}
 
 

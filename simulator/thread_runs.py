@@ -8,6 +8,7 @@ import dataclasses
 import math
 
 from simulator.chat import call
+from simulator.hosted import citations, is_hosted
 from simulator.reading import item_text
 from simulator.responses import Response
 from simulator.threads_wire import message_object, new_id, usage
@@ -29,6 +30,11 @@ class Leg:
     def calls(self) -> list[JsonObject]:
         """The calls that it asks for, as items."""
         return [item for item in self.response.outcome.output if item["type"] == "function_call"]
+
+    @property
+    def hosted(self) -> list[JsonObject]:
+        """The calls of the provider's own tools that it made, as items, also where it then failed."""
+        return [item for item in self.response.outcome.written if is_hosted(item)]
 
     @property
     def text(self) -> str | None:
@@ -145,7 +151,10 @@ class Run:
             "incomplete_at": at if status == "incomplete" else None,
             "completed_at": at if status == "completed" else None,
         }
-        return message_object(self.leg.message_id, self.thread_id, self.leg.response.starts, given, state)
+        message = message_object(self.leg.message_id, self.thread_id, self.leg.response.starts, given, state)
+        for part in message["content"]:
+            part["text"]["annotations"] = citations(self.leg.hosted)
+        return message
 
 
 def _first(end: tuple[float, str]) -> float:

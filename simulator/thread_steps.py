@@ -1,6 +1,7 @@
 """The steps of a run: what each of its legs did, as Assistants v2 lists it."""
 
 from simulator.chat import call
+from simulator.hosted import step_call
 from simulator.thread_runs import Leg, Run
 from simulator.threads_wire import usage
 from simulator.wire import JsonObject
@@ -8,10 +9,15 @@ from simulator.wire import JsonObject
 _TIMES = ("cancelled", "completed", "expired", "failed")
 
 
-def steps(run: Run, now: float) -> list[JsonObject]:
-    """Return the steps that have begun by now, oldest first: one that calls, or one that has written its message."""
+def steps(run: Run, now: float, *, content: bool = False) -> list[JsonObject]:
+    """Return the steps that have begun by now, oldest first: one that calls, or one that has written its message.
+
+    `content` says whether the text of what a file search has found is asked for.
+    """
     found = []
     for at, leg in enumerate(run.legs):
+        if leg.response.ends <= now and not leg.response.cancelled:
+            found += [hosted_step(run, leg, item, content=content) for item in leg.hosted]
         answered = run.legs[at + 1].response if at + 1 < len(run.legs) else None
         outputs = {item["call_id"]: item["output"] for item in answered.inputs} if answered else None
         if leg.calls and leg.response.ends <= now and not leg.response.cancelled:
@@ -45,6 +51,19 @@ def step(run: Run, leg: Leg, status: str, end: float | None, outputs: dict[str, 
         "last_error": None,
         "step_details": details(leg, outputs),
         "usage": usage([used]) if used and status == "completed" else None,
+    }
+
+
+def hosted_step(run: Run, leg: Leg, item: JsonObject, *, content: bool = False) -> JsonObject:
+    """Return the step of a call that the provider has made itself, which it tells only when it has ended."""
+    status = "completed" if item["status"] == "completed" else "failed"
+    call = step_call(item, content=content)
+    return {
+        **step(run, leg, status, leg.response.ends),
+        "id": f"step_{item['id'][-24:]}",
+        "type": "tool_calls",
+        "step_details": {"type": "tool_calls", "tool_calls": [call]},
+        "usage": None,
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from simulator.streams import CREATED, ENDED, STARTED, Told, pieces
 from simulator.thread_runs import Leg, Run
-from simulator.thread_steps import step
+from simulator.thread_steps import hosted_step, step
 from simulator.wire import JsonObject
 
 Event = tuple[str, JsonObject]
@@ -42,7 +42,11 @@ def _before(run: Run) -> Iterator[Event]:
 
 
 def _written(run: Run, leg: Leg, most: int) -> Iterator[Event]:
-    """Yield the step as it begins, and what it writes."""
+    """Yield the steps of what the provider does itself, then the leg's own step as it begins, and what it writes."""
+    for item in leg.hosted:
+        done = hosted_step(run, leg, item)
+        yield "thread.run.step.created", {**done, "status": "in_progress", "completed_at": None, "failed_at": None}
+        yield f"thread.run.step.{done['status']}", done
     begun = step(run, leg, "in_progress", None)
     if leg.calls:
         begun["step_details"] = {"type": "tool_calls", "tool_calls": []}

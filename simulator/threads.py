@@ -192,6 +192,7 @@ class Threads:
             "max_output_tokens": _left(run),
             "metadata": run.metadata,
             "background": True,
+            "include": ["code_interpreter_call.outputs", "file_search_call.results"],
         }
         run_id = run.metadata.get("run_id")
         attempt = 1 + (self._legs[run_id] if run_id else 0)

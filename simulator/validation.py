@@ -50,6 +50,7 @@ _NEEDED = {
     "item_reference": ("id",),
     "reasoning": ("summary",),
 }
+_TOOLS = {"function": "name", "code_interpreter": "container", "file_search": "vector_store_ids"}
 _ROLES = ("assistant", "system", "developer", "user")
 _PARTS = ("input_text", "input_image", "input_file", "output_text", "refusal")
 _FORMATS = ("json_object", "json_schema", "text")
@@ -159,8 +160,9 @@ def _check_tools(tools: list[Any]) -> None:
     for at, tool in enumerate(tools):
         if not isinstance(tool, dict) or "type" not in tool:
             raise missing(f"tools[{at}].type")
-        if tool["type"] == "function" and not tool.get("name"):
-            raise missing(f"tools[{at}].name")
+        needed = _TOOLS.get(tool["type"])
+        if needed and not tool.get(needed):
+            raise missing(f"tools[{at}].{needed}")
 
 
 def check_nested_tools(tools: list[Any]) -> None:

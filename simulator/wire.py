@@ -17,6 +17,8 @@ MODELS = {
     "gpt-4o": "gpt-4o-2024-08-06",
     "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
 }
+HOSTED = ("code_interpreter", "file_search")
+"""The tools of the provider's own that are simulated."""
 _LETTERS = string.ascii_letters + string.digits
 _NO_IMAGES = {
     "input_tokens": 0,
@@ -49,9 +51,10 @@ def tokens(text: str) -> int:
     return math.ceil(len(text) / 4)
 
 
-def message_item(role: str, text: str, status: str = "completed") -> JsonObject:
-    """Return a message with one text part."""
-    return {"id": new_id("msg"), "type": "message", "status": status, "role": role, "content": [_text_part(role, text)]}
+def message_item(role: str, text: str, status: str = "completed", cites: list[JsonObject] | None = None) -> JsonObject:
+    """Return a message with one text part, and the files that it cites."""
+    part = _text_part(role, text) | ({"annotations": cites} if cites else {})
+    return {"id": new_id("msg"), "type": "message", "status": status, "role": role, "content": [part]}
 
 
 def function_call_item(name: str, arguments: str) -> JsonObject:

@@ -24,6 +24,7 @@ from pydantic import (
 from worker import urls
 from worker.backends.places import DEFAULT_KEY, FOR_A_MODEL, KEY_PREFIX, PROTOCOLS, Place
 from worker.errors import UsageError
+from worker.hosted import CodeInterpreter, FileSearch, Hosted, HostedTools, excess
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _Loc = tuple[int | str, ...]
@@ -100,6 +101,8 @@ class AssistantConfig(BaseModel):
     description: str | None = None
     instructions: str | None = None
     tools: list[str] = []
+    hosted_tools: HostedTools | None = None
+    """Tools of the provider's own, which it runs itself."""
     approval: list[str] | None = None
     """Those of its tools that a person must agree to, beside those whose author said so."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -126,6 +129,17 @@ class AssistantConfig(BaseModel):
     """Seconds that one model step may take before it is stopped and tried again."""
     stream: bool | None = None
     """Whether its steps are followed on a stream."""
+
+
+# What stands below these keys.
+_PARTS: Mapping[_Loc, type[BaseModel]] = {
+    (): AssistantConfig,
+    ("response_format",): ResponseFormat,
+    ("backend",): BackendConfig,
+    ("hosted_tools",): Hosted,
+    ("hosted_tools", "code_interpreter"): CodeInterpreter,
+    ("hosted_tools", "file_search"): FileSearch,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +271,10 @@ def _lacks(root: yaml.Node, name: Any, config: Mapping[str, Any], protocol: str)
         elif key == "max_output_tokens" and said < can.least_output:
             told = f"max_output_tokens: the backend {protocol!r} takes {can.least_output} at least, not {said}"
             yield _Problem(_line(root, loc), f"{_place(loc)}{told}")
+        elif key == "hosted_tools" and (found := excess(said, can)):
+            tool, ids, most = found
+            told = f"hosted_tools.{tool}.{ids}: the backend {protocol!r} takes {most} at most"
+            yield _Problem(_line(root, (*loc, tool, ids)), f"{_place(loc)}{told}")
 
 
 def _form(truncation: Any) -> str:
@@ -280,9 +298,7 @@ def _problems(root: yaml.Node, name: Any, error: ValidationError) -> Iterator[_P
 def _sentence(kind: str, loc: _Loc, detail: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        parts: dict[Any, type[BaseModel]] = {"response_format": ResponseFormat, "backend": BackendConfig}
-        known = parts.get(loc[0], AssistantConfig)
-        names = [field.alias or name for name, field in known.model_fields.items()]
+        names = [field.alias or name for name, field in _PARTS[loc[:-1]].model_fields.items()]
         near = difflib.get_close_matches(str(loc[-1]), names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
         return f"unknown key {key!r}; {hint}"

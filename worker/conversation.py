@@ -1,6 +1,7 @@
 """The conversation of a held run: begun where there is none, kept where its server does not, repaired."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tools.outcome import error_output
 from worker.backends.base import Answer, Backend, Item, NeedsTools
@@ -40,7 +41,7 @@ class Conversation:
             raise ProviderError("backend_changed", told)
         # Nothing was said before the first attempt at a thread's first run.
         fresh = self._claim.seq == 1 and self._claim.attempt == 1
-        history = [] if fresh else await self._store.read(reading.messages, thread_id)
+        history = [] if fresh else list(filter(None, map(_said, await self._store.read(reading.messages, thread_id))))
         reach("outside.open_conversation.before")
         opened = await self._pace.patiently(lambda: self._backend.open_conversation(thread_id, history))
         reach("outside.open_conversation.after")
@@ -70,3 +71,14 @@ class Conversation:
             self.last_item = tail.last_item
         known = {answer.call_id for answer in answers}
         return [Answer(call_id, error_output(*NEVER_RAN)) for call_id in tail.open_calls if call_id not in known]
+
+
+def _said(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return a message as any server takes it: of an answer only its text, None where it has none.
+
+    What else an answer holds are files at the server that gave it, in that protocol's own form.
+    """
+    if message["role"] != "assistant":
+        return message
+    texts = [{"type": "text", "text": part["text"]} for part in message["content"] if part.get("type") == "text"]
+    return {**message, "content": texts} if texts else None

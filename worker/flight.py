@@ -109,7 +109,8 @@ class Flight:
             self._pace.ends_at = own_end
         if isinstance(last, Done | NeedsTools):
             return last
-        return Failed(code, message, last.usage if last else Usage(), transient=True)
+        used, hosted = (last.usage, last.hosted) if last else (Usage(), ())
+        return Failed(code, message, used, transient=True, hosted=hosted)
 
     async def stopped(self) -> Ended | None:
         """Stop the step and return how it ended, which may be as if nobody had asked; None where nobody can tell."""

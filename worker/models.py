@@ -220,7 +220,7 @@ class Attempt(Base):
 
 
 class ToolCall(Base):
-    """One function the model asked for: the ledger that keeps a finished call from running again."""
+    """One tool the model called: the ledger that keeps a finished call from running again."""
 
     __tablename__ = "runwright_tool_calls"
 
@@ -231,7 +231,8 @@ class ToolCall(Base):
     attempt: Mapped[int]
     name: Mapped[str] = mapped_column(String(200))
     arguments: Mapped[str] = mapped_column(Text)
-    # What calling it again does: once, idempotent, read; idempotent also where a person took the repetition on.
+    # What calling it again does: once, idempotent, read; idempotent also where a person took the repetition on. hosted
+    # is a call of the provider's own, which is never ours to make.
     effect: Mapped[str] = mapped_column(String(20), default="once")
     status: Mapped[str] = mapped_column(String(20))
     output: Mapped[str | None] = mapped_column(Text)

@@ -83,6 +83,7 @@ class Runner:
             usage=asked.usage,
             last_item=asked.last_item,
             added=asked.items,
+            hosted=asked.hosted,
             adopted=self._chain.adopted,
         )
         self._chain.settled(asked)
@@ -142,10 +143,13 @@ class Runner:
 
 
 def _end(event: Event, last: Ended | None, code: str | None, message: str | None) -> End:
-    end = End(event, error_code=code, error_message=message, usage=last.usage if last else Usage())
+    end = End(event, error_code=code, error_message=message)
+    if last is not None:
+        end = replace(end, usage=last.usage, hosted=last.hosted)
     match last:
         case Done():
-            return replace(end, output_text=last.text, answered=True, last_item=last.last_item, items=last.items)
+            end = replace(end, output_text=last.text, parts=last.parts)
+            return replace(end, answered=True, last_item=last.last_item, items=last.items)
         case NeedsTools():
             return replace(end, answered=True, left_open=last.calls, last_item=last.last_item, items=last.items)
         case Failed():

@@ -35,9 +35,15 @@ _LEAVES = {
     "reopened": Status.QUEUED,
     **{status.value: status for status in TERMINAL},
 }
-_KINDS = {"requires_action": "calls", "tool_finished": "output", "tool_written_off": "output", "asked": "question"}
+_KINDS = {
+    "requires_action": "calls",
+    "tool_finished": "output",
+    "tool_written_off": "output",
+    "hosted_calls": "output",
+    "asked": "question",
+}
 _ASKED = ("call_id", "name", "arguments")
-_ANSWERED = (*_ASKED, "status", "error", "output", "seconds")
+_ANSWERED = (*_ASKED, "status", "error", "output", "seconds", "hosted")
 
 
 class Watcher:
@@ -158,6 +164,10 @@ class Watcher:
             case "tool_finished" | "tool_written_off":
                 call = ledger.get(data["call_id"], {"call_id": data["call_id"], "error": data.get("error")})
                 return ({key: call[key] for key in _ANSWERED if key in call},)
+            case "hosted_calls":
+                return tuple(
+                    {key: ledger[ident][key] for key in _ANSWERED} for ident in data["calls"] if ident in ledger
+                )
             case "asked":
                 return tuple({"name": tool} for tool in data["tools"])
         return ()

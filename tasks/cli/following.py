@@ -2,7 +2,7 @@
 
 from tasks import runs
 from tasks.cli.output import ERR, OUT, clean, emit_line, note, number
-from tasks.cli.run_tables import STYLES, short
+from tasks.cli.run_tables import STYLES, called, short
 from tasks.cli.waiting import LISTS, hint
 from worker.lifecycle import Status
 from worker.producer import producer
@@ -47,7 +47,7 @@ class _Screen:
                 for call in event.calls:
                     told = call.get("error") or short(str(call.get("output") or ""))
                     took = "" if call.get("seconds") is None else f" in {number(call['seconds'], 1)} s"
-                    self._note(f"{call.get('name', 'a call before this run')}{took}: {told}", "dim")
+                    self._note(f"{called(call) if 'name' in call else 'a call before this run'}{took}: {told}", "dim")
             case "question":
                 self._note(f"waits for a person: `{LISTS[event.question or 'approval']}`", "yellow")
             case "end":

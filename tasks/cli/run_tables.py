@@ -1,7 +1,7 @@
 """How runs look."""
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -80,7 +80,8 @@ def run_details(view: RunView) -> RenderableType:
     if view.tool_calls:
         calls = table_of("tool call", "arguments", "output", "status")
         for call in view.tool_calls:
-            calls.add_row(*(clean(short(str(call[key] or ""))) for key in ("name", "arguments", "output", "status")))
+            told = (short(str(call[key] or "")) for key in ("arguments", "output", "status"))
+            calls.add_row(*map(clean, (called(call), *told)))
         parts.append(calls)
     if waiting := waits_for(view):
         parts.append(clean(f"\n{waiting}", "yellow"))
@@ -89,6 +90,11 @@ def run_details(view: RunView) -> RenderableType:
     if view.output_text:
         parts.append(clean(f"\n{view.output_text}"))
     return Group(*parts)
+
+
+def called(call: Mapping[str, Any]) -> str:
+    """Return a call's name, marked where the provider has made it with a tool of its own."""
+    return f"{call['name']} (the provider's)" if call.get("hosted") else str(call["name"])
 
 
 def short(text: str) -> str:

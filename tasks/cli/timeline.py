@@ -51,6 +51,7 @@ class _Words:
             "created": lambda _event, data: self._created(data),
             "requires_action": lambda _event, data: f"the model asks for {', '.join(data['tools'])}",
             "tool_finished": lambda _event, data: f"tool {self._call(data)}",
+            "hosted_calls": lambda _event, data: f"the provider has run {', '.join(data['tools'])}",
             "tool_written_off": lambda _event, data: f"tool {self._call(data)}, not run",
             "unknown": lambda _event, _data: "unknown whether the provider has created the step",
             "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",

@@ -300,7 +300,7 @@ def text(value: str, *annotations: Any) -> dict[str, Any]:
 
 
 def test_an_answer() -> None:
-    """All texts of the run's own messages in order, over pages; images and files are told of in the log, and left."""
+    """All texts of the run's own messages in order, over pages; with images and files they are kept in parts."""
     image = {"type": "image_file", "image_file": {"file_id": "file_1"}}
     mark = {"type": "file_path", "text": "sandbox:/a", "file_path": {"file_id": "file_2"}}
     first = page(message("msg_1", text("one"), image), message("msg_2", text("no"), run_id="run_0"), more=True)
@@ -309,7 +309,8 @@ def test_an_answer() -> None:
     table: dict[str, Any] = {ONE: answer(200, run), "GET /threads/thread_1/messages": [first, second]}
     done, requests = asked(routes(table), look)
     usage = Usage(10, 5, Prices.load().cost("gpt-4o-mini", 10, 5))
-    assert done == Done("one\n\ntwo", usage, "msg_4", None, 7)
+    made = {"type": "text", "text": "two", "annotations": [mark]}
+    assert done == Done("one\n\ntwo", usage, "msg_4", None, 7, parts=({"type": "text", "text": "one"}, image, made))
     assert requests[1].path == "/v1/threads/thread_1/messages?run_id=run_1&order=asc&limit=100"
     assert requests[2].path.endswith("&after=msg_2")
 

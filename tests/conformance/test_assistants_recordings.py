@@ -16,6 +16,8 @@ from worker.backends.base import Answer, Created, Done, NeedsTools, Pending
 from worker.prices import Prices
 from worker.response import Asked, Usage
 
+NO_STEPS = Exchange("", "GET", "", 200, json.dumps({"object": "list", "data": [], "has_more": False}))
+
 
 @pytest.fixture(scope="module")
 def recorded() -> list[Exchange]:
@@ -32,7 +34,9 @@ def replay(chosen: Sequence[Exchange], others: Sequence[Exchange], *calls: Any) 
     async def script(request: Request) -> AsyncIterator[bytes]:
         now = served[-1]
         path = urlsplit(request.path).path.removeprefix("/v1")
-        given = now if path == now.path else beside[path]
+        # No list of steps was recorded: the runs, which had tools of the server's own, show that it is asked for.
+        given = now if path == now.path else beside.get(path, NO_STEPS if path.endswith("/steps") else None)
+        assert given, path
         yield answer(given.status, given.body.encode(), {"openai-poll-after-ms": "250"})
 
     async def story() -> list[Any]:

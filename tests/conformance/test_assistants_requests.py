@@ -74,7 +74,12 @@ def test_every_setting_for_the_model_reaches_it() -> None:
     requests = sent(STEPS["every setting"])
     made, run = body(requests, "/assistants"), body(requests, "/runs")
     assert (made["model"], made["instructions"]) == (CONFIG["model"], CONFIG["instructions"])
-    assert [tool["function"]["name"] for tool in made["tools"]] == [tool.name for tool in LOADED]
+    functions = [tool["function"]["name"] for tool in made["tools"] if tool["type"] == "function"]
+    assert functions == [tool.name for tool in LOADED]
+    hosted = made["tools"][len(functions) :]
+    assert hosted == [{"type": "code_interpreter"}, {"type": "file_search", "file_search": {"max_num_results": 5}}]
+    reads = {"code_interpreter": {"file_ids": ["file_1"]}, "file_search": {"vector_store_ids": ["vs_1"]}}
+    assert made["tool_resources"] == reads
     schema = {key: value for key, value in CONFIG["response_format"].items() if key != "type"}
     renamed = {
         "max_completion_tokens": 256,
@@ -83,9 +88,32 @@ def test_every_setting_for_the_model_reaches_it() -> None:
     }
     assert schema["schema"] == SCHEMA
     assert {key: run[key] for key in renamed} == renamed
-    others = set(CONFIG) - {"model", "instructions", "max_output_tokens", "truncation", "response_format"}
+    others = set(CONFIG) - {
+        "model",
+        "instructions",
+        "hosted_tools",
+        "max_output_tokens",
+        "truncation",
+        "response_format",
+    }
     assert {key: run[key] for key in others} == {key: CONFIG[key] for key in others}
     assert len(others) >= 7
+
+
+@pytest.mark.parametrize("given", [{}, {"hosted_tools": {"code_interpreter": {"file_ids": []}}}])
+def test_an_assistant_says_nothing_of_what_it_is_not_given(given: dict[str, Any]) -> None:
+    """It is known by its body: one without tools of the server's own stays the one that it was."""
+    made = body(sent(doing(given)), "/assistants")
+    assert "tool_resources" not in made
+    assert made["tools"] == [{"type": name} for name in given.get("hosted_tools", ())]
+
+
+def test_assistants_with_other_files_are_others() -> None:
+    """The digest that one is found by holds its own tools and what they read."""
+    ids = [["file_1"], ["file_2"]]
+    hosted = [{"code_interpreter": {"file_ids": one}} for one in ids]
+    digests = [body(sent(doing({"hosted_tools": one})), "/assistants")["metadata"] for one in (*hosted, hosted[0])]
+    assert digests[0] == digests[2] != digests[1]
 
 
 def test_the_message_goes_with_its_run() -> None:

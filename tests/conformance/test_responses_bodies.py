@@ -6,7 +6,7 @@ import pytest
 
 from tests.scripted import ask, completed, look, refused, transience
 from worker.backends.base import Done, Failed, NeedsTools
-from worker.response import Usage
+from worker.response import HostedCall, Usage
 
 
 def call_item(**changes: Any) -> dict[str, Any]:
@@ -96,6 +96,72 @@ def test_a_response_that_failed(changes: dict[str, Any], expected: tuple[str, bo
     assert isinstance(failed, Failed)
     assert ((failed.code, failed.transient), failed.usage.input_tokens) == (expected, 3)
     assert "\x00" not in failed.message
+
+
+def code(**changes: Any) -> dict[str, Any]:
+    return {"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "code": "1", "outputs": [], **changes}
+
+
+def search(**changes: Any) -> dict[str, Any]:
+    return {
+        "type": "file_search_call",
+        "id": "fs_1",
+        "status": "completed",
+        "queries": ["ü"],
+        "results": None,
+        **changes,
+    }
+
+
+def test_what_the_provider_did_itself() -> None:
+    """It is told beside what the model asks of us, answers, or fails with, and is never asked of us."""
+    hosted = (
+        HostedCall("ci_1", "code_interpreter", '{"code": "1"}', "[]"),
+        HostedCall("fs_1", "file_search", '{"queries": ["ü"]}', None),
+    )
+    asked = ask(completed(output=[code(), search(), call_item()]), look)
+    assert isinstance(asked, NeedsTools)
+    assert (asked.hosted, [call.call_id for call in asked.calls]) == (hosted, ["call_1"])
+    error = {"code": "server_error", "message": "m"}
+    for ended in ({"status": "completed"}, {"status": "incomplete"}, {"status": "failed", "error": error}):
+        assert ask(completed(output=[code(), search()], **ended), look).hosted == hosted
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (code(status="failed"), ('{"code": "1"}', "[]", "failed")),
+        (search(status="incomplete"), ('{"queries": ["ü"]}', None, "incomplete")),
+        (code(status="interpreting"), ('{"code": "1"}', "[]", None)),
+        (code(code=None, outputs=None, status=None), ("{}", None, None)),
+        (search(queries=7, results="x"), ("{}", None, None)),
+        (
+            code(outputs=[{"type": "image", "url": "u\x00"}]),
+            ('{"code": "1"}', '[{"type": "image", "url": "u\ufffd"}]', None),
+        ),
+    ],
+)
+def test_what_the_provider_says_of_its_own_calls(
+    item: dict[str, Any], expected: tuple[str, str | None, str | None]
+) -> None:
+    """What was not said, or cannot be read, is not made up; its word for what did not end well is the error."""
+    (found,) = ask(completed(output=[item]), look).hosted
+    assert (found.arguments, found.output, found.error) == expected
+
+
+def test_a_call_of_the_providers_without_an_id() -> None:
+    """It could not be kept once: it is left out, and the answer is not lost for it."""
+    assert ask(completed(output=[code(id=None), search(id=7)]), look).hosted == ()
+
+
+def test_citations_are_kept_with_the_text() -> None:
+    """An answer that cites files is kept in parts; one that does not is its text alone."""
+    mark = {"type": "container_file_citation", "file_id": "cfile_1", "container_id": "cntr_1"}
+    cites = {"type": "output_text", "text": "a", "annotations": [mark]}
+    plain = {"type": "output_text", "text": "b", "annotations": []}
+    made = {"type": "text", "text": "a", "annotations": [mark]}
+    assert ask(completed(output=[message_item(cites, plain)]), look).parts == (made, {"type": "text", "text": "b"})
+    assert ask(completed(output=[message_item(plain, {**plain, "annotations": 7})]), look).parts == ()
 
 
 def test_an_answer_cut_short() -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.scripted import Request, answer, backend_at, scripted, step
 from worker.backends.base import Done, Look, NeedsTools, Pending
 from worker.errors import ProviderError
 from worker.prices import Prices
-from worker.response import Asked, Usage
+from worker.response import Asked, HostedCall, Usage
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,32 @@ def expected(response: Response) -> Look:
         return Pending(queued=response.status == "queued")
     usage, last = expected_usage(response.usage, response.model), response.output[-1].id
     calls = [item for item in response.output if item.type == "function_call"]
-    if calls:
+    if calls:  # none of those recorded has hosted calls beside them
         return NeedsTools(tuple(Asked(call.call_id, call.name, call.arguments) for call in calls), usage, last)
-    return Done(response.output_text, usage, last, at=getattr(response, "completed_at", None))
+    done = Done(response.output_text, usage, last, at=getattr(response, "completed_at", None))
+    return replace(done, hosted=tuple(hosted(response)), parts=tuple(parts(response)))
+
+
+def hosted(response: Response) -> Iterator[HostedCall]:
+    """Return what the provider's own tools did."""
+    for item in response.output:
+        if item.type == "code_interpreter_call":
+            outputs = None if item.outputs is None else json.dumps([one.to_dict() for one in item.outputs])
+            yield HostedCall(item.id, "code_interpreter", json.dumps({"code": item.code}), outputs)
+        if item.type == "file_search_call":
+            results = None if item.results is None else json.dumps([one.to_dict() for one in item.results])
+            yield HostedCall(item.id, "file_search", json.dumps({"queries": item.queries}), results)
+
+
+def parts(response: Response) -> list[dict[str, Any]]:
+    """Return the texts of an answer with their citations; none where it has no citations."""
+    said = [part.to_dict() for item in response.output if item.type == "message" for part in item.content]
+    cites = any(part["annotations"] for part in said)
+    return [
+        {"type": "text", "text": part["text"], **({"annotations": part["annotations"]} if part["annotations"] else {})}
+        for part in said
+        if cites
+    ]
 
 
 def test_every_recorded_response_is_understood(recorded: list[Exchange]) -> None:
@@ -91,6 +115,8 @@ def test_every_recorded_response_is_understood(recorded: list[Exchange]) -> None
     tell(dict(covered))
     assert min(covered[kind] for kind in ("Pending", "NeedsTools", "Done", "background")) > 0
     assert max(len(look.calls) for look in looks if isinstance(look, NeedsTools)) > 1
+    names = {one.name for look in looks if isinstance(look, Done) for one in look.hosted}
+    assert names == {"code_interpreter", "file_search"}
 
 
 def test_every_recorded_creation_gives_its_id(recorded: list[Exchange]) -> None:

@@ -52,6 +52,10 @@ SETTINGS: dict[str, Any] = {
     "context_window": 8192,
     "additional_instructions": "More.",
     "max_prompt_tokens": 256,
+    "hosted_tools": {
+        "code_interpreter": {"file_ids": ["file_1"]},
+        "file_search": {"vector_store_ids": ["vs_1"], "max_num_results": 5},
+    },
 }
 ALL = AssistantConfig.model_validate(SETTINGS).model_dump(mode="json", exclude_none=True)
 LOADED = Registry.load().tools
@@ -109,12 +113,23 @@ def test_every_setting_for_the_model_reaches_it() -> None:
     assert body["reasoning"] == {"effort": "low"}
     assert body["text"] == {"format": ALL["response_format"]}
     assert body["text"]["format"]["schema"] == SCHEMA
-    renamed = {"reasoning_effort", "response_format"}
+    renamed = {"reasoning_effort", "response_format", "hosted_tools"}
     assert {key: body[key] for key in set(ALL) - ours - renamed} == {
         key: value for key, value in ALL.items() if key not in ours | renamed
     }
     assert not (ours - {"tools"}) & set(body)
-    assert [tool["name"] for tool in body["tools"]] == [tool.name for tool in LOADED]
+    functions = [tool["name"] for tool in body["tools"] if tool["type"] == "function"]
+    assert functions == [tool.name for tool in LOADED]
+    assert body["tools"][len(functions) :] == [
+        {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file_1"]}},
+        {"type": "file_search", "vector_store_ids": ["vs_1"], "max_num_results": 5},
+    ]
+    assert body["include"] == ["code_interpreter_call.outputs", "file_search_call.results"]
+
+
+def test_an_assistant_without_hosted_tools_asks_for_none() -> None:
+    """Neither a tool of the provider's own nor its outputs."""
+    assert {"tools", "include"} & set(json.loads(sent(STEPS["text"]).body)) == set()
 
 
 def test_outputs_go_before_the_message() -> None:

@@ -157,7 +157,7 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
             "assistants:\n  a:\n    model: m\n    backend: assistants\n    service_tier: flex",
             (
                 "assistants.yaml:5: assistant 'a': the backend 'assistants' has no 'service_tier'; it has: "
-                "additional_instructions, instructions, max_output_tokens, max_prompt_tokens, model, "
+                "additional_instructions, hosted_tools, instructions, max_output_tokens, max_prompt_tokens, model, "
                 "parallel_tool_calls, reasoning_effort, response_format, temperature, tool_choice, top_p, truncation"
             ),
         ),
@@ -175,6 +175,79 @@ def test_an_address_is_one_word(tmp_path: Path, path: str) -> None:
     backend = f'{{protocol: chat, base_url: "http://host/{path}"}}'
     (line,) = complaints(tmp_path, f"assistants:\n  a: {{model: m, backend: {backend}}}")
     assert line.startswith("assistants.yaml:2: assistant 'a': backend.base_url: at most 300 letters")
+
+
+HOSTED = "assistants:\n  a:\n    model: m\n    backend: {}\n    hosted_tools:\n      {}\n"
+
+
+@pytest.mark.parametrize(
+    ("backend", "said", "expected"),
+    [
+        (
+            "responses",
+            "web_search: {}",
+            "6: assistant 'a': unknown key 'hosted_tools.web_search'; did you mean 'file_search'?",
+        ),
+        (
+            "responses",
+            "- code_interpreter",
+            "5: assistant 'a': hosted_tools: each by its name with its settings, such as `code_interpreter: {}`",
+        ),
+        (
+            "responses",
+            "file_search:",
+            "6: assistant 'a': the key 'hosted_tools.file_search.vector_store_ids' is missing",
+        ),
+        (
+            "responses",
+            "file_search: {vector_store_ids: []}",
+            "6: assistant 'a': hosted_tools.file_search.vector_store_ids: a vector store to search in; there is none",
+        ),
+        (
+            "responses",
+            "file_search: {vector_store_ids: [vs_1], max_num_results: 51}",
+            "6: assistant 'a': hosted_tools.file_search.max_num_results: should be less than or equal to 50, not 51",
+        ),
+        (
+            "responses",
+            "code_interpreter: {fileids: [file_1]}",
+            "6: assistant 'a': unknown key 'hosted_tools.code_interpreter.fileids'; did you mean 'file_ids'?",
+        ),
+        (
+            "responses",
+            "code_interpreter: [file_1]",
+            "6: assistant 'a': hosted_tools.code_interpreter: its settings by name, or nothing",
+        ),
+        (
+            "assistants",
+            "file_search: {vector_store_ids: [vs_1, vs_2]}",
+            "6: assistant 'a': hosted_tools.file_search.vector_store_ids: the backend 'assistants' takes 1 at most",
+        ),
+        (
+            "assistants",
+            f"code_interpreter: {{file_ids: [{', '.join(['file_1'] * 21)}]}}",
+            "6: assistant 'a': hosted_tools.code_interpreter.file_ids: the backend 'assistants' takes 20 at most",
+        ),
+    ],
+)
+def test_what_hosted_tools_cannot_be(tmp_path: Path, backend: str, said: str, expected: str) -> None:
+    """Expected: one line that names the place, the reason and what there is."""
+    assert complaints(tmp_path, HOSTED.format(backend, said)) == [f"assistants.yaml:{expected}"]
+
+
+@pytest.mark.parametrize("backend", sorted(PROTOCOLS))
+def test_hosted_tools_are_for_servers_that_have_them(tmp_path: Path, backend: str) -> None:
+    """Expected: kept as written where the protocol takes them, refused with their line where it does not."""
+    text = HOSTED.format(
+        backend, "code_interpreter:\n      file_search: {vector_store_ids: [vs_1], max_num_results: 5}"
+    )
+    if backend in ("responses", "assistants"):
+        config = load(write(tmp_path, text), TOOLS, "responses")["a"].model_dump(mode="json", exclude_none=True)
+        search = {"vector_store_ids": ["vs_1"], "max_num_results": 5}
+        assert config["hosted_tools"] == {"code_interpreter": {"file_ids": []}, "file_search": search}
+    else:
+        (line,) = complaints(tmp_path, text)
+        assert line.startswith(f"assistants.yaml:5: assistant 'a': the backend {backend!r} has no 'hosted_tools'")
 
 
 def test_yaml_cannot_make_objects(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from tools.registry import Tool
 from worker.backends.places import Capabilities
-from worker.response import Asked, Usage
+from worker.response import Asked, HostedCall, Usage
 
 Item = Mapping[str, Any]
 """One entry of a conversation that we keep, as the protocol itself writes it."""
@@ -31,6 +31,8 @@ class NeedsTools:
     last_item: str | None
     items: tuple[Item, ...] = ()
     """What the step adds to a conversation that we keep: its input, then what the model said."""
+    hosted: tuple[HostedCall, ...] = ()
+    """What the provider's own tools did on the way, as far as it is told here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Done:
     """When it ended there, in seconds since the epoch, where the provider says so."""
     items: tuple[Item, ...] = ()
     """As of NeedsTools."""
+    hosted: tuple[HostedCall, ...] = ()
+    """As of NeedsTools."""
+    parts: tuple[Item, ...] = ()
+    """The answer as parts of a message, where it holds more than text: images, and files that it cites or made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Failed:
     message: str
     usage: Usage
     transient: bool
+    hosted: tuple[HostedCall, ...] = ()
+    """As of NeedsTools."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,10 @@ class Capabilities:
     """A step that asks for tools stays open at the server until it has their outputs."""
     least_output: int = 16
     """The least `max_output_tokens` that it takes."""
+    most_files: int | None = None
+    """The most files that `hosted_tools` may give to the code interpreter, where there is a limit."""
+    most_stores: int | None = None
+    """The most vector stores that they may give to the file search, where there is a limit."""
     expires: float | None = None
     """Seconds after which what is held ends by itself."""
 
@@ -80,10 +84,11 @@ def _settings(*names: str) -> frozenset[str]:
 PROTOCOLS: Mapping[str, Capabilities] = {
     "responses": Capabilities(
         "OpenAI's Responses in background mode, with conversations",
-        _settings("truncation", "service_tier"),
+        _settings("truncation", "service_tier", "hosted_tools"),
         ("auto", "disabled"),
         resumes=True,
         keeps=True,
+        most_files=50,  # AutoCodeInterpreterToolParam; of vector stores OpenAI's document names no limit
     ),
     "responses-stateless": Capabilities(
         "Responses of servers that keep nothing: one call for each step, the history from our database",
@@ -97,12 +102,14 @@ PROTOCOLS: Mapping[str, Capabilities] = {
     ),
     "assistants": Capabilities(
         "Assistants v2 of compatible servers: threads, runs and requires_action",
-        _settings("truncation", "additional_instructions", "max_prompt_tokens"),
+        _settings("truncation", "additional_instructions", "max_prompt_tokens", "hosted_tools"),
         ("auto", "last_messages"),
         resumes=True,
         keeps=True,
         holds=True,
         least_output=256,
+        most_files=20,  # CreateAssistantRequest, both
+        most_stores=1,
         expires=600.0,
     ),
 }

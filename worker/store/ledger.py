@@ -5,6 +5,7 @@ Each unit raises LostClaim where the run is no longer its caller's.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, exists, false, func, select, update
@@ -12,7 +13,8 @@ from sqlalchemy import Connection, bindparam, case, exists, false, func, select,
 from worker.backends.base import Answer
 from worker.dbtime import from_now
 from worker.models import Run, ToolCall
-from worker.response import Asked
+from worker.response import HOSTED, Asked, HostedCall
+from worker.store import many
 from worker.store.gathered import NOW
 from worker.store.held import Hold
 
@@ -64,6 +66,35 @@ def enter(hold: Hold, step: int, calls: Iterable[Asked], effects: Mapping[str, s
         hold.writes.insert(ToolCall, row)
 
 
+def keep_hosted(hold: Hold, step: int, calls: Iterable[HostedCall]) -> None:
+    """Keep what the provider's own tools did, closed from the first; what is in the ledger already stays as it is."""
+    calls = list(calls)
+    for position, call in enumerate(calls):
+        row = {
+            "run_id": hold.claim.run_id,
+            "call_id": call.call_id,
+            "step": step if call.step is None else call.step,
+            "position": position,
+            "attempt": hold.claim.attempt,
+            "name": call.name,
+            "arguments": call.arguments,
+            "output": call.output,
+            "effect": HOSTED,
+            "status": "failed" if call.error else "completed",
+            "error": call.error,
+            "starts": 0,
+            "closed": True,
+        }
+        hold.writes.put(_keeping(hold.connection.dialect.name), row)
+    if calls:
+        hold.note("hosted_calls", tools=[call.name for call in calls], calls=[call.call_id for call in calls])
+
+
+@cache
+def _keeping(dialect: str) -> Any:
+    return many.INSERT[dialect](ToolCall).values(finished_at=from_now()).on_conflict_do_nothing()
+
+
 def close(hold: Hold) -> None:
     """Mark every call of the thread as answered for good: a response that was given their outputs has ended well."""
     hold.writes.each(_CLOSE, hold.claim.thread_id)
@@ -88,7 +119,8 @@ def still_open(connection: Connection, thread_id: str) -> list[OpenCall]:
 def answered(connection: Connection, run_id: str) -> list[Answer]:
     """Return the run's calls whose outputs a step has been given for good, in order."""
     columns = (ToolCall.call_id, ToolCall.output, ToolCall.name, ToolCall.arguments)
-    closed = select(*columns).where(ToolCall.run_id == run_id, ToolCall.closed, ToolCall.output.is_not(None))
+    ours = (ToolCall.run_id == run_id, ToolCall.effect != HOSTED)
+    closed = select(*columns).where(*ours, ToolCall.closed, ToolCall.output.is_not(None))
     rows = connection.execute(closed.order_by(ToolCall.step, ToolCall.position))
     return [Answer(row.call_id, row.output or "", row.name, row.arguments) for row in rows]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from worker.backends.base import Item, Opened
 from worker.lifecycle import Event, after
 from worker.models import Conversation
-from worker.response import Asked, Usage
+from worker.response import Asked, HostedCall, Usage
 from worker.store import items, ledger
 from worker.store.gathered import NOW, FromNow
 from worker.store.held import Hold, under_thread
@@ -76,11 +76,13 @@ def need_tools(
     usage: Usage,
     last_item: str | None,
     added: Sequence[Item] = (),
+    hosted: Sequence[HostedCall] = (),
     adopted: bool = False,
 ) -> None:
     """Settle the step: its calls enter the ledger, and what it `added` to a conversation that we keep stands there.
 
-    `effects` says of each tool by name what calling it again does; `adopted` that the response's id was never learnt.
+    `effects` says of each tool by name what calling it again does; `hosted` are calls that the provider has carried out
+    itself; `adopted` says that the response's id was never learnt.
     """
     if hold.row.step > step:
         return
@@ -90,6 +92,7 @@ def need_tools(
         status = after(status, Event.SUBMIT)
     status = after(status, Event.NEED_TOOLS)
     ledger.enter(hold, step, calls, effects)
+    ledger.keep_hosted(hold, step, hosted)
     items.keep(hold, hold.row.conversation, added)
     hold.change(status=status.value, step=step + 1)
     hold.add_usage(usage)

@@ -11,6 +11,7 @@ from worker.dbtime import from_now
 from worker.errors import UnknownRun
 from worker.lifecycle import TERMINAL, Status
 from worker.models import Assistant, Attempt, EventRow, Message, Run, ToolCall, Worker
+from worker.response import HOSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ def _views(connection: Connection, statement: Select[Any]) -> list[RunView]:
     rows = connection.execute(statement).all()
     ids = [row.id for row in rows]
     calls: dict[str, list[dict[str, Any]]] = {run_id: [] for run_id in ids}
-    asked = select(ToolCall).where(ToolCall.run_id.in_(ids)).order_by(ToolCall.step, ToolCall.position)
+    # In a step the provider's own tools come before the calls that it waits for.
+    order = (ToolCall.step, ToolCall.effect != HOSTED, ToolCall.position)
+    asked = select(ToolCall).where(ToolCall.run_id.in_(ids)).order_by(*order)
     for call in connection.execute(asked):
         calls[call.run_id].append(_call(call))
     chains: dict[str, list[str]] = {run_id: [] for run_id in ids}
@@ -126,7 +129,7 @@ def _call(call: Any) -> dict[str, Any]:
     told = {"name": call.name, "arguments": call.arguments, "output": call.output, "status": call.status}
     told |= {"error": call.error, "call_id": call.call_id, "seconds": _between(call.started_at, call.finished_at)}
     asked = {"question": call.question, "decision": call.decision, "decided_by": call.decided_by, "reason": call.reason}
-    return told | asked
+    return told | asked | {"hosted": call.effect == HOSTED}
 
 
 def _view(row: Any, calls: list[dict[str, Any]], provider_ids: list[str], unknown_steps: int) -> RunView:

@@ -4,6 +4,7 @@ Each raises LostClaim where the run is no longer its caller's.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
 
@@ -13,7 +14,7 @@ from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import Conversation, Message, Outgoing, ToolCall
-from worker.response import Asked, Usage
+from worker.response import Asked, HostedCall, Usage
 from worker.store import items, ledger, outbox
 from worker.store.gathered import NOW, FromNow
 from worker.store.held import Hold, under_thread
@@ -47,6 +48,10 @@ class End:
     """Its last response was found in the conversation, its id never learnt."""
     items: tuple[Item, ...] = ()
     """What its last step adds to a conversation that we keep."""
+    hosted: tuple[HostedCall, ...] = ()
+    """What the provider's own tools did in its last step."""
+    parts: tuple[Item, ...] = ()
+    """The answer as parts of a message, where it holds more than `output_text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +175,15 @@ def _leave_conversation(hold: Hold, end: End) -> None:
 
 def _end_attempt(hold: Hold, end: End) -> None:
     hold.add_usage(end.usage)
+    ledger.keep_hosted(hold, hold.row.step, end.hosted)
     ended = {"ended_at": NOW, "provider_id": None, "intent_step": None}
     hold.change_attempt(**ended, error_code=end.error_code, error_message=end.error_message)
 
 
 def _write_messages(hold: Hold, end: End) -> None:
-    said = [("user", hold.claim.input)]
-    if end.output_text:
-        said.append(("assistant", [{"type": "text", "text": end.output_text}]))
+    said: list[tuple[str, Any]] = [("user", hold.claim.input)]
+    if end.parts or end.output_text:
+        said.append(("assistant", list(end.parts) or [{"type": "text", "text": end.output_text}]))
     for role, content in said:
         row = {"thread_id": hold.claim.thread_id, "run_id": hold.claim.run_id, "role": role, "content": content}
         hold.writes.insert(Message, row)

@@ -7,6 +7,8 @@ one that has done so is gone on from in another, which is told the outputs as a 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +19,8 @@ from worker.backends.assistants import meaning, paths, requests
 from worker.backends.assistants.bodies import Made, MessageBody, Page, RunBody
 from worker.backends.assistants.catalogue import Catalogue
 from worker.backends.assistants.lists import listed
-from worker.backends.base import Created, Done, Look, NeedsTools, Opened, Pending, Step, Tail
+from worker.backends.assistants.steps import Steps
+from worker.backends.base import Created, Done, Ended, Look, NeedsTools, Opened, Pending, Step, Tail
 from worker.backends.places import PROTOCOLS
 from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import CONVERSATION_GONE
@@ -49,6 +52,7 @@ class AssistantsBackend:
         self._prices = prices
         self._cancels_foreign = cancels_foreign
         self._catalogue = Catalogue(self._http)
+        self._steps = Steps(self._http)
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
         """Create the thread; an answer that is lost leaves one behind that nobody uses or pays for."""
@@ -177,19 +181,25 @@ class AssistantsBackend:
             return Pending(queued=run.status == "queued", look_after=meaning.look_after(reply.headers))
         if run.status == "requires_action":
             return NeedsTools(meaning.asked(run), Usage(), None)  # what it used is told for the whole run, at its end
-        usage = await self._usage(paths.split(provider_id)[0], run)
-        if run.status in {"completed", "incomplete"}:
-            return await self._answer(provider_id, run, usage)
-        return meaning.failure(run, usage)
+        return await self._ended(paths.split(provider_id)[0], run)
 
-    async def _usage(self, thread: str, run: RunBody | None) -> Usage:
-        """Return what a run used, with those that it went on from; unknown where one of them does not say."""
-        counted, seen = self._counted(run), set[str]()
-        while run is not None and (before := str(run.says("after") or "")) and before not in seen:
+    async def _ended(self, thread: str, run: RunBody) -> Ended:
+        """Say what a run has come to, with those that it went on from: their tokens and calls are the step's."""
+        course = await self._course(thread, run)
+        usage = reduce(meaning.total, map(self._counted, course))  # unknown where one of them does not say
+        hosted = await self._steps.hosted(thread, [one for one in reversed(course) if one is not None])
+        if run.status in {"completed", "incomplete"}:
+            return replace(await self._answer(thread, run, usage), hosted=hosted)
+        return replace(meaning.failure(run, usage), hosted=hosted)
+
+    async def _course(self, thread: str, run: RunBody) -> list[RunBody | None]:
+        """Return a run and those that it went on from, newest first; None for one that is gone."""
+        course: list[RunBody | None] = [run]
+        seen = {run.id}
+        while (newest := course[-1]) and (before := str(newest.says("after") or "")) and before not in seen:
             seen.add(before)
-            run = await self._run_at(paths.provider_id(thread, before))
-            counted = meaning.total(counted, self._counted(run))
-        return counted
+            course.append(await self._run_at(paths.provider_id(thread, before)))
+        return course
 
     def _counted(self, run: RunBody | None) -> Usage:
         if run is None or run.usage is None:
@@ -206,14 +216,12 @@ class AssistantsBackend:
                 raise
             return None
 
-    async def _answer(self, provider_id: str, run: RunBody, usage: Usage) -> Done:
-        thread, run_id = paths.split(provider_id)
-        path = f"{paths.thread(thread)}/messages?run_id={quote(run_id, safe='')}&order=asc"
+    async def _answer(self, thread: str, run: RunBody, usage: Usage) -> Done:
+        path = f"{paths.thread(thread)}/messages?run_id={quote(run.id, safe='')}&order=asc"
         there = [one async for one in listed(self._http, path, Page[MessageBody])]
-        said = [one for one in there if one.role == "assistant" and one.run_id == run_id]
-        if others := meaning.beside_the_text(said):
-            _log.warning("only_text_is_kept", provider_id=provider_id, left_in_the_thread=others)
-        return Done(meaning.text(said), usage, said[-1].id if said else None, meaning.stopped_by(run), run.completed_at)
+        said = [one for one in there if one.role == "assistant" and one.run_id == run.id]
+        last_item, stopped_by = said[-1].id if said else None, meaning.stopped_by(run)
+        return Done(meaning.text(said), usage, last_item, stopped_by, run.completed_at, parts=meaning.parts(said))
 
     # ── end ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from worker.backends.assistants.bodies import MessageBody, OtherPart, RefusalPart, RunBody, TextPart
-from worker.backends.base import Failed
+from worker.backends.assistants.bodies import MessageBody, RefusalPart, RunBody, TextPart, Typed
+from worker.backends.base import Failed, Item
 from worker.backends.transport.faults import TRANSIENT_CODES, unreadable
 from worker.response import Asked, Usage
 
+_WORDS = ("text", "refusal")
 _OUR_WORDS = {"max_completion_tokens": "max_output_tokens"}
 
 
@@ -65,9 +66,16 @@ def text(said: Sequence[MessageBody]) -> str:
     return "\n\n".join(texts or [part.refusal for part in parts if isinstance(part, RefusalPart)])
 
 
-def beside_the_text(said: Sequence[MessageBody]) -> list[str]:
-    """Return the kinds of what some messages hold beside text: images, files that they cite or made."""
-    parts = [part for message in said for part in message.content]
-    others = [part.type or "unknown" for part in parts if isinstance(part, OtherPart)]
-    marks = [mark for part in parts if isinstance(part, TextPart) for mark in part.text.annotations or ()]
-    return others + [str(mark.get("type")) for mark in marks]
+def parts(said: Sequence[MessageBody]) -> tuple[Item, ...]:
+    """Return some messages as parts where they hold more than text: images, and what they cite or made in files."""
+    there = [_part(part) for message in said for part in message.content]
+    return tuple(there) if any(part["type"] not in _WORDS or "annotations" in part for part in there) else ()
+
+
+def _part(part: TextPart | RefusalPart | Typed) -> Item:
+    if isinstance(part, Typed):
+        return {**part.model_dump(), "type": part.type or "unknown"}
+    if isinstance(part, RefusalPart):
+        return {"type": "refusal", "refusal": part.refusal}
+    marks = {"annotations": part.text.annotations} if part.text.annotations else {}
+    return {"type": "text", "text": part.text.value, **marks}

@@ -17,7 +17,7 @@ from worker.backends.places import PROTOCOLS
 from worker.backends.responses import items
 from worker.backends.responses.bodies import BegunEvent, EndedEvent, ItemsBody, ResponseBody
 from worker.backends.responses.meaning import counted, meaning
-from worker.backends.responses.requests import asked_items, message_items, settings
+from worker.backends.responses.requests import asked_items, message_items, settings, with_hosted
 from worker.backends.responses.streams import Stream
 from worker.backends.transport.bodies import Named, read
 from worker.backends.transport.connections import Http, Reply, encode
@@ -145,7 +145,7 @@ def _conversation(conversation: str) -> str:
 def _body(step: Step) -> dict[str, Any]:
     config = step.config
     return {
-        **settings(step),
+        **with_hosted(settings(step), config),
         **({"truncation": config["truncation"]} if "truncation" in config else {}),
         "input": asked_items(step),
         "conversation": step.conversation,

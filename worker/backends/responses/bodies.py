@@ -19,6 +19,7 @@ class Part(BaseModel):
     type: str
     text: str | None = None
     refusal: str | None = None
+    annotations: Annotated[list[dict[str, Any]] | None, Kept, Lenient] = None
 
 
 class Message(Item):
@@ -35,6 +36,22 @@ class Call(Item):
     arguments: str
 
 
+class CodeCall(Item):
+    """Code that the provider has run in its own interpreter."""
+
+    status: Annotated[str | None, Lenient] = None
+    code: Annotated[str | None, Lenient] = None
+    outputs: Annotated[list[Any] | None, Kept, Lenient] = None
+
+
+class SearchCall(Item):
+    """A search that the provider has made in files there."""
+
+    status: Annotated[str | None, Lenient] = None
+    queries: Annotated[list[Any] | None, Kept, Lenient] = None
+    results: Annotated[list[Any] | None, Kept, Lenient] = None
+
+
 class Tokens(BaseModel):
     """What a response used."""
 
@@ -42,13 +59,20 @@ class Tokens(BaseModel):
     output_tokens: Count
 
 
+_KINDS = ("message", "function_call", "code_interpreter_call", "file_search_call")
+
+
 def _kind(item: Any) -> str:
     kind = item.get("type") if isinstance(item, dict) else None
-    return kind if kind in ("message", "function_call") else "other"
+    return kind if kind in _KINDS else "other"
 
 
 _AnyItem = Annotated[
-    Annotated[Message, Tag("message")] | Annotated[Call, Tag("function_call")] | Annotated[Item, Tag("other")],
+    Annotated[Message, Tag("message")]
+    | Annotated[Call, Tag("function_call")]
+    | Annotated[CodeCall, Tag("code_interpreter_call")]
+    | Annotated[SearchCall, Tag("file_search_call")]
+    | Annotated[Item, Tag("other")],
     Discriminator(_kind),
 ]
 
@@ -73,9 +97,13 @@ class ResponseBody(BaseModel):
     @property
     def text(self) -> str:
         """Return all the text that the model said; where it only refused, its words for that."""
-        parts = [part for item in self.output if isinstance(item, Message) for part in item.content]
-        said = "".join(part.text or "" for part in parts if part.type == "output_text")
-        return said or "".join(part.refusal or "" for part in parts if part.type == "refusal")
+        said = "".join(part.text or "" for part in self.parts if part.type == "output_text")
+        return said or "".join(part.refusal or "" for part in self.parts if part.type == "refusal")
+
+    @property
+    def parts(self) -> list[Part]:
+        """Return what the model said, in the parts of its messages."""
+        return [part for item in self.output if isinstance(item, Message) for part in item.content]
 
 
 class BegunEvent(BaseModel):

@@ -5,6 +5,7 @@ from typing import Any
 
 from tools.registry import Tool
 from worker.backends.base import Step
+from worker.response import CODE, SEARCH
 
 # Keys of an assistant's configuration that Responses takes as they are.
 _AS_IS = (
@@ -17,6 +18,7 @@ _AS_IS = (
     "tool_choice",
     "service_tier",
 )
+_TOLD = {CODE: "code_interpreter_call.outputs", SEARCH: "file_search_call.results"}  # of `include`
 
 
 def settings(step: Step) -> dict[str, Any]:
@@ -32,6 +34,15 @@ def settings(step: Step) -> dict[str, Any]:
     return {**body, "metadata": step.identity}
 
 
+def with_hosted(body: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a request with the tools of the provider's own, whose outputs it tells only where they are asked for."""
+    hosted: Mapping[str, Any] = config.get("hosted_tools", {})
+    if not hosted:
+        return body
+    tools = [_HOSTED[name](said) for name, said in hosted.items()]
+    return {**body, "tools": [*body.get("tools", ()), *tools], "include": [_TOLD[name] for name in hosted]}
+
+
 def asked_items(step: Step) -> list[Mapping[str, Any]]:
     """Return the step's own input: outputs of tools, then the user's message."""
     answers = [{"type": "function_call_output", "call_id": a.call_id, "output": a.output} for a in step.answers]
@@ -45,6 +56,18 @@ def message_items(parts: Any, role: str = "user") -> list[Mapping[str, Any]]:
     text = "output_text" if role == "assistant" else "input_text"
     content = [{**part, "type": text} if part.get("type") == "text" else part for part in parts]
     return [{"type": "message", "role": role, "content": content}]
+
+
+def _code_interpreter(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    files = {"file_ids": said["file_ids"]} if said.get("file_ids") else {}
+    return {"type": CODE, "container": {"type": "auto", **files}}
+
+
+def _file_search(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": SEARCH, **said}
+
+
+_HOSTED = {CODE: _code_interpreter, SEARCH: _file_search}
 
 
 def _function(tool: Tool) -> Mapping[str, Any]:
