@@ -26,6 +26,7 @@ from worker.store.claiming import Claim
 _log = structlog.get_logger(__name__)
 _CANCEL_LOOK = 0.5
 _LEASE_LOOK = 0.5
+_CROWD_LOOK = 0.05
 _CHUNK = 500  # runs that are handed over in one transaction
 _LAST_WORDS = 5.0  # seconds for what cancelled tasks still have to write
 _LAZIEST = 5.0  # an idle engine looks this many times less often: the doorbell wakes it anyway
@@ -205,30 +206,44 @@ class Engine:
         return len(claims)
 
     def _room(self) -> int:
-        return self._settings.max_in_flight - len(self._held)
+        return 0 if self._parts.backends.crowded else self._settings.max_in_flight - len(self._held)
 
     async def _rest(self, idle: int) -> None:
         """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
-        await rest(self._due, self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25))
+        seconds = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
+        await rest(self._due, min(seconds, _CROWD_LOOK) if self._parts.backends.crowded else seconds)
 
     # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _carry(self, held: Held) -> None:
-        claim = held.claim
-        self._held[claim.run_id] = held
-        task = asyncio.create_task(self._drive(held), name=f"run-{claim.run_id}")
+        self._held[held.claim.run_id] = held
+        self._go_on(held)
+
+    def _go_on(self, held: Held, runner: Runner | None = None) -> None:
+        task = asyncio.create_task(self._drive(held, runner), name=f"run-{held.claim.run_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _drive(self, held: Held) -> None:
-        claim = held.claim
+    def _let_rest(self, held: Held, runner: Runner, seconds: float) -> None:
+        """Go on after so many seconds, or when the run is told something; a run that rests takes the least memory."""
+
+        def go_on() -> None:
+            timer.cancel()
+            held.listen(None)
+            self._go_on(held, runner)
+
+        timer = self._loop.call_later(seconds, go_on)
+        held.listen(go_on)
+
+    async def _drive(self, held: Held, runner: Runner | None) -> None:
+        claim, rests = held.claim, None
         structlog.contextvars.bind_contextvars(
             run_id=claim.run_id, thread_id=claim.thread_id, attempt=claim.attempt, worker=claim.worker
         )
         try:
-            runner = Runner(held, self._parts, self.alive)
+            runner = runner or Runner(held, self._parts, self.alive)
             try:
-                await runner.drive()
+                rests = await runner.drive()
             except LostClaim:
                 raise
             except Exception as error:  # noqa: BLE001 - a bug of ours must not lose the run, nor pay for it twice
@@ -239,14 +254,18 @@ class Engine:
         except Exception:  # noqa: BLE001 - the run stays ours in the table until Strays finds it
             _log.exception("run_left_behind")
         finally:
-            if self._held.get(claim.run_id) is held:
-                del self._held[claim.run_id]
-                if held.handed_over:  # one whose lease was lost is not ours to release: it may be ours anew
-                    self._let_go.append(claim.run_id)
-            self._after(held)
+            if runner is None or rests is None:
+                self._after(held)
+            else:
+                self._let_rest(held, runner, rests)
 
     def _after(self, held: Held) -> None:
         """Look for what the runner has made due: now, when its pause is over, or at somebody else's door."""
+        run_id = held.claim.run_id
+        if self._held.get(run_id) is held:
+            del self._held[run_id]
+            if held.handed_over:  # one whose lease was lost is not ours to release: it may be ours anew
+                self._let_go.append(run_id)
         self._due.set()
         if held.again_in is not None:
             self._loop.call_later(held.again_in, self._due.set)
@@ -302,10 +321,7 @@ class Engine:
         await self._parts.store.finish(_LAST_WORDS)
         await self._leave()
         self._lease.stop()
-        await self._parts.limits.close()
-        await self._parts.backends.close()
-        await self._parts.executor.close()
-        self._parts.store.close()
+        await self._parts.close()
 
     async def _give_back(self) -> None:
         """Let go of what a claim that was under way has taken, and that no runner drives."""

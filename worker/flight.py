@@ -27,6 +27,9 @@ class Flight:
         self._settings = pace.settings
         self._number = number
         self._began = monotonic() - age
+        kind = (pace.claim.assistant, number > 0)
+        self._watch = Watch(pace.parts.looks, kind, self._began)
+        self._look_at: float | None = None
         self.unclear = False
         """Nobody knows whether it has ended."""
 
@@ -39,21 +42,27 @@ class Flight:
     async def ended(self) -> Ended:
         """Look at it when its like may have ended, until it has or has taken too long.
 
-        Where it is followed its end is told, and the looks are for what a silent connection does not tell.
+        Where it is followed its end is told, and the looks are for what a silent connection does not tell. Raises Rest
+        where the next look is not due for long, and goes on from there when it is called again.
         """
-        watch = Watch(self._pace.parts.looks, (self._pace.claim.assistant, self._number > 0), self._began)
-        look_after = None
         while True:
             if self._following is None:
-                await self._pace.pause(watch.pause() if look_after is None else self._within(look_after))
+                await self._until_due()
             elif told := await self._told(self._following):
                 return told
-            look = Pending() if self._only_told() else await watch.look(self._look)
+            look = Pending() if self._only_told() else await self._watch.look(self._look)
             if not isinstance(look, Pending):
                 return look
-            look_after = look.look_after
+            if look.look_after is not None:
+                self._look_at = monotonic() + self._within(look.look_after)
             if overdue := self._overdue(look):
                 return await self._replace(*overdue)
+
+    async def _until_due(self) -> None:
+        if self._look_at is None:
+            self._look_at = monotonic() + self._watch.pause()
+        await self._pace.wait_until(self._look_at)
+        self._look_at = None
 
     def _within(self, look_after: float) -> float:
         """Take the provider's wish as far as ours go: no word of a server keeps a run waiting for ever."""

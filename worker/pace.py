@@ -17,6 +17,7 @@ from worker.store.claiming import Claim
 
 T = TypeVar("T")
 _LEASE_LOOK = 0.1
+_REST = 1.0  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
 
 
@@ -45,8 +46,8 @@ class Held:
         if listener is not None:
             listener()
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call the listener, once, when something is told."""
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Call the listener, once, when something is told; nobody listens where there is none."""
         self._listener = listener
 
     @contextmanager
@@ -70,6 +71,14 @@ class CancelAsked(Exception):
 
 class TimeUp(Exception):
     """The run's time limit has passed."""
+
+
+class Rest(Exception):
+    """The run has nothing to do for some seconds, and its runner is to be driven again then, or when it is told."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class Pace:
@@ -144,6 +153,14 @@ class Pace:
         finally:
             timer.cancel()
         self.heed()
+
+    async def wait_until(self, moment: float) -> None:
+        """Wait for a moment of the monotonic clock, unless there is something to heed; raises Rest if that is long."""
+        seconds = moment - monotonic()
+        if seconds > _REST:
+            self.heed()
+            raise Rest(min(seconds, self.seconds_left()))
+        await self.pause(max(0.0, seconds))
 
     async def _pause_or_outage(self, seconds: float) -> None:
         """Wait so long, or until shortly after the end of an outage."""

@@ -26,3 +26,10 @@ class Parts:
     outage: Outage
     limits: Gates
     looks: Looks
+
+    async def close(self) -> None:
+        """End what goes on, and close the connections."""
+        await self.limits.close()
+        await self.backends.close()
+        await self.executor.close()
+        self.store.close()

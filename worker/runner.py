@@ -1,7 +1,7 @@
 """One run's life, readable top to bottom: start or re-attach → wait → tools → submit → … → settle."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import replace
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
@@ -10,7 +10,7 @@ from worker.calls import Parked
 from worker.chain import Chain
 from worker.errors import ProviderError
 from worker.lifecycle import Event, Status
-from worker.pace import CancelAsked, HandOver, Held, Pace, TimeUp
+from worker.pace import CancelAsked, HandOver, Held, Pace, Rest, TimeUp
 from worker.parts import Parts
 from worker.response import Usage
 from worker.retries import backoff
@@ -30,14 +30,29 @@ class Runner:
         self._settings = parts.settings
         self._pace = Pace(held, parts, alive)
         self._chain = Chain(self._pace)
+        self._begun = False
 
-    async def drive(self) -> None:
-        """Carry the run on from where its rows say it stands; raises LostClaim when it is no longer ours."""
-        self._pace.emit("run.claimed")
+    async def drive(self) -> float | None:
+        """Carry the run on from where its rows say it stands; raises LostClaim when it is no longer ours.
+
+        Returns the seconds after which to go on where there is nothing to do meanwhile, None where the run is let go.
+        """
+        with ExitStack() as end:
+            end.callback(self._chain.close)
+            try:
+                await self._go_on()
+            except Rest as rest:
+                end.pop_all()
+                return rest.seconds
+        return None
+
+    async def _go_on(self) -> None:
         try:
-            with closing(self._chain):
+            if not self._begun:
+                self._begun = True
+                self._pace.emit("run.claimed")
                 self._chain.open()
-                await self._to_its_end()
+            await self._to_its_end()
         except HandOver:
             self._held.handed_over = True  # the engine lets go of all such runs at once
             self._pace.emit("run.handed_over")

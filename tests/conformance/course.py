@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import select
 
 from tests.conformance.ground import Ground
+from tests.driving import drive_on
 from tests.servers import Simulator
 from tests.workbench import parts
 from tools.registry import tool
 from worker.models import Attempt, EventRow, ToolCall
 from worker.pace import Held
 from worker.parts import Parts
-from worker.runner import Runner
 from worker.store import assistants, leases
 
 LIMIT = 20.0  # seconds that anything may take
@@ -67,7 +67,7 @@ class Course:
         """Claim the run that is due and drive it until its runner lets go."""
         held = Held(self.ground.take(worker))
         async with asyncio.timeout(LIMIT):
-            await Runner(held, bench, lambda: True).drive()
+            await drive_on(held, bench)
         return held
 
     def carry(self, worker: str = "w1", *, rounds: int = 1) -> None:
@@ -91,7 +91,7 @@ class Course:
         async def main() -> Held:
             bench = self.parts()
             held = Held(self.ground.take("w1"))
-            driving = asyncio.create_task(Runner(held, bench, lambda: True).drive())
+            driving = asyncio.create_task(drive_on(held, bench))
             reached = asyncio.create_task(self._reached.wait())
             async with asyncio.timeout(LIMIT):
                 await asyncio.wait({driving, reached}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,12 +13,12 @@ import pytest
 from tests.conformance.course import Course
 from tests.conformance.ground import Ground
 from tests.conformance.test_simulator_hosted import CODE, FOUND, SEARCH
+from tests.driving import drive_on
 from tests.servers import Simulator
 from worker.backends.choice import MAKERS
 from worker.backends.places import PROTOCOLS
 from worker.lifecycle import Status
 from worker.pace import Held
-from worker.runner import Runner
 from worker.store import assistants, leases, ledger, reading
 from worker.store.reading import RunView
 from worker.watching import Watcher
@@ -152,7 +152,7 @@ def test_a_worker_that_dies_between_the_end_and_the_keeping(course: Course, monk
             return found
 
         monkeypatch.setattr(backend, "look", looked)
-        driving = asyncio.create_task(Runner(held, bench, lambda: True).drive())
+        driving = asyncio.create_task(drive_on(held, bench))
         async with asyncio.timeout(20):
             await dies
         driving.cancel()

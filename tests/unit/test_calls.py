@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from tests.conformance.ground import PLACE, Ground
+from tests.driving import drive_on
 from tests.workbench import Provider, parts
 from tools.registry import tool
 from worker.backends.base import Answer, Opened, Pending
@@ -19,7 +20,6 @@ from worker.lifecycle import Status
 from worker.models import ToolCall
 from worker.pace import Held, Pace
 from worker.response import Asked, Usage
-from worker.runner import Runner
 from worker.store import assistants, ledger, progress, settling
 from worker.store.asking import ask_cancel
 from worker.store.claiming import Claim
@@ -202,7 +202,7 @@ def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, m
     async def main() -> None:
         held = Held(ground.take())
         async with asyncio.timeout(20):
-            driving = asyncio.create_task(Runner(held, bench, lambda: True).drive())
+            driving = asyncio.create_task(drive_on(held, bench))
             await began.wait()
             ground.write(ask_cancel, held.claim.run_id)
             held.tell(cancel=True)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.conformance.ground import PLACE, Ground
+from tests.driving import drive_on
 from tests.scripted import ask, completed, look
 from tests.workbench import Provider, parts
 from tools.registry import tool
@@ -20,7 +21,6 @@ from worker.models import Attempt
 from worker.pace import Held
 from worker.parts import Parts
 from worker.response import Usage
-from worker.runner import Runner
 from worker.store import assistants, leases, progress
 
 ANSWER = Done("an answer", Usage(), "item_1")
@@ -71,7 +71,7 @@ class Losing(Provider):
 async def drive(held: Held, bench: Parts) -> None:
     """Drive a run as an engine does whose lease holds."""
     async with asyncio.timeout(20):
-        await Runner(held, bench, lambda: True).drive()
+        await drive_on(held, bench)
 
 
 async def drive_and_tell(held: Held, bench: Parts, when: asyncio.Event, **told: bool) -> None:

@@ -10,6 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisAway
 
 from tests.conformance.ground import Ground
+from tests.driving import drive_on
 from tests.scripted import step
 from tests.workbench import Provider, parts
 from worker.backends.base import Created, Done, Failed, Step
@@ -21,7 +22,6 @@ from worker.limits.gates import Admission, Gates
 from worker.pace import Held
 from worker.parts import Parts
 from worker.response import Usage
-from worker.runner import Runner
 from worker.store import assistants
 from worker.store.claiming import Claim
 
@@ -317,7 +317,7 @@ def limited(bench: Parts, *limits: int) -> Parts:
 async def drive(held: Held, bench: Parts) -> None:
     """Drive a run as an engine does whose lease holds, and close what it used."""
     async with asyncio.timeout(20):
-        await Runner(held, bench, lambda: True).drive()
+        await drive_on(held, bench)
     await bench.limits.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from tests.conformance.ground import Ground
+from tests.driving import drive_on
 from tests.workbench import Provider, parts
 from worker.backends.base import Created, Done, Step
 from worker.errors import ProviderError
@@ -18,7 +19,6 @@ from worker.limits.gates import Admission
 from worker.pace import HandOver, Held, Pace
 from worker.parts import Parts
 from worker.response import Usage
-from worker.runner import Runner
 from worker.store.claiming import Claim
 
 
@@ -109,7 +109,7 @@ def driven(ground: Ground, bench: Parts) -> Any:
 
     async def drive() -> None:
         async with asyncio.timeout(20):
-            await Runner(held, bench, lambda: True).drive()
+            await drive_on(held, bench)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:  # as engines do: it has timers of its own
         loop.run(drive())

@@ -18,6 +18,7 @@ from worker.prices import Prices
 from worker.settings import Settings
 
 T = TypeVar("T")
+_QUEUED = 8  # requests that wait, for each that may be open at once: more than any pause between two claims takes
 _NO_KEY = "none"  # a header must hold something, and servers that ask for no key do not read it
 
 
@@ -32,6 +33,8 @@ class Server:
     requests: int
     foreign: bool
     """An assistant names it; it is not that of OPENAI_BASE_URL."""
+    opened: list[Http]
+    """Where connections to it are noted."""
 
 
 def _responses(server: Server) -> Backend:
@@ -58,7 +61,7 @@ def _living(server: Server) -> Http:
 
 
 def _http(server: Server, streams: int = 0, headers: Mapping[str, str] | None = None) -> Http:
-    return Http(
+    http = Http(
         api_key=server.api_key,
         base_url=server.base_url,
         requests=server.requests,
@@ -67,6 +70,8 @@ def _http(server: Server, streams: int = 0, headers: Mapping[str, str] | None = 
         headers=headers,
         foreign=server.foreign,
     )
+    server.opened.append(http)
+    return http
 
 
 def _patience(settings: Settings) -> Patience:
@@ -91,6 +96,7 @@ class Backends:
         self._prices = prices
         self._requests = requests or settings.request_limit
         self._made: dict[Place, Backend] = {}
+        self._opened: list[Http] = []
 
     def place(self, config: Mapping[str, Any]) -> Place:
         """Return where an assistant is served."""
@@ -101,6 +107,11 @@ class Backends:
         if place not in self._made:
             self._made[place] = self._make(place)
         return self._made[place]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many requests wait for their turn that more runs would only wait in memory."""
+        return sum(http.bound.waiting for http in self._opened) >= _QUEUED * self._requests
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:
         """Return the server and the key that an assistant's limits belong to."""
@@ -124,7 +135,8 @@ class Backends:
             raise ProviderError("missing_key", told, transient=True)
         address = place.base_url or self._settings.openai_base_url
         foreign = place.base_url is not None
-        server = Server(address, key or _NO_KEY, self._settings, self._prices, self._requests, foreign)
+        shared = (self._settings, self._prices, self._requests)
+        server = Server(address, key or _NO_KEY, *shared, foreign, self._opened)
         try:
             return make(server)
         except SettingsError as error:

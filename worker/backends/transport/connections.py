@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -62,6 +62,20 @@ class Opening(Protocol):
 Read = TypeVar("Read", bound=Opening)
 
 
+class Bound(asyncio.Semaphore):
+    """How many may be at something at once, and how many wait for that."""
+
+    waiting = 0
+
+    async def acquire(self) -> Literal[True]:
+        """Wait for a place, and take it."""
+        self.waiting += 1
+        try:
+            return await super().acquire()
+        finally:
+            self.waiting -= 1
+
+
 class Http:
     """Sends short requests to one server with one key; they share a bound, since thousands at once collapse.
 
@@ -90,7 +104,7 @@ class Http:
         self.key = api_key
         self._url = str(sdk.base_url).rstrip("/")
         self.host = sdk.base_url.host
-        self.bound = asyncio.Semaphore(requests)
+        self.bound = Bound(requests)
         self.places = asyncio.Semaphore(streams)
         """Those of the streams."""
         self._timeout = timeout
