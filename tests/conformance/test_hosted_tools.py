@@ -98,6 +98,16 @@ def test_an_assistant_without_them(course: Course) -> None:
     assert told(course, run) == []
 
 
+def test_steps_that_are_followed(course: Course) -> None:
+    """Expected: the last event of a stream tells what a look would."""
+    config = {"model": "gpt-6-luna", "hosted_tools": HOSTED, "stream": True, "backend": {"protocol": course.protocol}}
+    course.ground.assistant_id = course.ground.write(assistants.apply, "followed", config)[0].id
+    run = course.submit(f"{CODE}[[say 3]]")
+    course.carry()
+    assert told(course, run) == [("code_interpreter", True)]
+    assert course.simulator.counters()["streams"] == (1 if course.protocol == "responses" else 0)
+
+
 def test_many_calls(course: Course) -> None:
     """Expected: all of them, in order, also where the server lists them page by page."""
     many = [f'[[hosted code_interpreter {{"code": "{at}"}}]]' for at in range(230)]
