@@ -142,6 +142,19 @@ def test_a_cancelled_run_keeps_what_was_done(course: Course) -> None:
     assert told(course, run) == [("code_interpreter", True), ("look_up", False)]
 
 
+def test_a_run_that_is_let_go_keeps_what_was_done(course: Course) -> None:
+    """Expected: where it fails here, what waits there is ended, and its calls and tokens are kept."""
+    config = {"model": "gpt-6-luna", "tools": ["look_up"], "hosted_tools": HOSTED, "max_steps": 1}
+    config["backend"] = {"protocol": course.protocol}
+    course.ground.assistant_id = course.ground.write(assistants.apply, "short", config)[0].id
+    run = course.submit(f"{CODE}{CALL}")
+    course.carry()
+    row = course.ground.row(run)
+    assert (row.status, row.error_code) == (Status.FAILED, "max_steps")
+    assert row.input_tokens > 0
+    assert told(course, run) == [("code_interpreter", True), ("look_up", False)]
+
+
 def test_a_worker_that_dies_between_the_end_and_the_keeping(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expected: the next worker reads the end once more and keeps the calls once."""
     run = course.submit(f"{CODE}{SEARCH}[[say Old.]]")
