@@ -310,10 +310,12 @@ class Chain:
         # Its calls are in the ledger already.
         return None if held and isinstance(last, NeedsTools) else last
 
-    async def let_go(self) -> None:
-        """End what the provider holds open for answers that will not come, or not to it."""
-        if self._flight is None and self._previous is not None:
-            held = self._fly(Created(self._previous))
-            self._pace.last(self._settings.cancel_timeout)
-            await held.stopped()
-            self._previous, self._unclear = None, self._unclear or held.unclear
+    async def let_go(self) -> Ended | None:
+        """End what the provider holds open for answers that will not come, or not to it; returns how that has ended."""
+        if self._flight is not None or self._previous is None:
+            return None
+        held = self._fly(Created(self._previous))
+        self._pace.last(self._settings.cancel_timeout)
+        last = await held.stopped()
+        self._previous, self._unclear = None, self._unclear or held.unclear
+        return last

@@ -9,7 +9,6 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.looks import Watch
 from worker.pace import Pace, TimeUp
-from worker.response import Usage
 from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
@@ -118,8 +117,7 @@ class Flight:
             self._pace.ends_at = own_end
         if isinstance(last, Done | NeedsTools):
             return last
-        used, hosted = (last.usage, last.hosted) if last else (Usage(), ())
-        return Failed(code, message, used, transient=True, hosted=hosted)
+        return Failed.after(last, code, message, transient=True)
 
     async def stopped(self) -> Ended | None:
         """Stop the step and return how it ended, which may be as if nobody had asked; None where nobody can tell."""

@@ -12,7 +12,6 @@ from worker.errors import ProviderError
 from worker.lifecycle import Event, Status
 from worker.pace import CancelAsked, HandOver, Held, Pace, Rest, TimeUp
 from worker.parts import Parts
-from worker.response import Usage
 from worker.retries import backoff
 from worker.store import ledger, progress, settling
 from worker.store.settling import End
@@ -70,12 +69,12 @@ class Runner:
         except TimeUp:
             await self._expire()
         except ProviderError as error:
-            await self._chain.let_go()
+            last = await self._chain.let_go()
             self._chain.leave_if_open()
             gone = error.code == CONVERSATION_GONE  # a fresh one takes its place, with the thread's messages
             if gone:
                 self._chain.give_up()
-            await self._fail(Failed(error.code, error.message, Usage(), error.transient or gone))
+            await self._fail(Failed.after(last, error.code, error.message, transient=error.transient or gone))
 
     async def _course(self) -> None:
         while True:

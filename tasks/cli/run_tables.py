@@ -94,7 +94,7 @@ def run_details(view: RunView) -> RenderableType:
 
 def called(call: Mapping[str, Any]) -> str:
     """Return a call's name, marked where the provider has made it with a tool of its own."""
-    return f"{call['name']} (the provider's)" if call.get("hosted") else str(call["name"])
+    return f"{call['name']} (the provider's)" if call["hosted"] else str(call["name"])
 
 
 def short(text: str) -> str:

@@ -74,7 +74,7 @@ def test_steps_are_asked_for_only_where_there_may_be_such_calls(tools: Any, coun
     done, requests = looked({**ENDED, "tools": tools}, {STEPS: page()})
     assert (done.text, done.hosted) == ("one", ())
     assert len(requests) == 2 + count
-    assert any("include[]=step_details.tool_calls" in one.path for one in requests) is content
+    assert any("include%5B%5D=step_details.tool_calls" in one.path for one in requests) is content
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])

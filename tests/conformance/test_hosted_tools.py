@@ -15,12 +15,15 @@ from tests.conformance.ground import Ground
 from tests.conformance.test_simulator_hosted import CODE, FOUND, SEARCH
 from tests.driving import drive_on
 from tests.servers import Simulator
+from worker.backends.assistants.backend import AssistantsBackend
 from worker.backends.choice import MAKERS
 from worker.backends.places import PROTOCOLS
-from worker.lifecycle import Status
+from worker.backends.responses.backend import ResponsesBackend
+from worker.lifecycle import Event, Status
 from worker.pace import Held
 from worker.store import assistants, leases, ledger, reading
 from worker.store.reading import RunView
+from worker.store.settling import End
 from worker.watching import Watcher
 
 CALL = '[[call look_up {"name": "x"}]]'
@@ -98,6 +101,16 @@ def test_an_assistant_without_them(course: Course) -> None:
     assert told(course, run) == []
 
 
+def test_steps_that_are_followed(course: Course) -> None:
+    """Expected: the last event of a stream tells what a look would."""
+    config = {"model": "gpt-6-luna", "hosted_tools": HOSTED, "stream": True, "backend": {"protocol": course.protocol}}
+    course.ground.assistant_id = course.ground.write(assistants.apply, "followed", config)[0].id
+    run = course.submit(f"{CODE}[[say 3]]")
+    course.carry()
+    assert told(course, run) == [("code_interpreter", True)]
+    assert course.simulator.counters()["streams"] == (1 if course.protocol == "responses" else 0)
+
+
 def test_many_calls(course: Course) -> None:
     """Expected: all of them, in order, also where the server lists them page by page."""
     many = [f'[[hosted code_interpreter {{"code": "{at}"}}]]' for at in range(230)]
@@ -129,6 +142,19 @@ def test_a_cancelled_run_keeps_what_was_done(course: Course) -> None:
     course.endless = True
     course.disturb("look_up", cancel=True)
     assert course.ground.status(run) is Status.CANCELLED
+    assert told(course, run) == [("code_interpreter", True), ("look_up", False)]
+
+
+def test_a_run_that_is_let_go_keeps_what_was_done(course: Course) -> None:
+    """Expected: where it fails here, what waits there is ended, and its calls and tokens are kept."""
+    config = {"model": "gpt-6-luna", "tools": ["look_up"], "hosted_tools": HOSTED, "max_steps": 1}
+    config["backend"] = {"protocol": course.protocol}
+    course.ground.assistant_id = course.ground.write(assistants.apply, "short", config)[0].id
+    run = course.submit(f"{CODE}{CALL}")
+    course.carry()
+    row = course.ground.row(run)
+    assert (row.status, row.error_code) == (Status.FAILED, "max_steps")
+    assert row.input_tokens > 0
     assert told(course, run) == [("code_interpreter", True), ("look_up", False)]
 
 
@@ -193,7 +219,7 @@ def test_a_later_attempt_does_not_answer_them(course: Course) -> None:
 
 
 def test_an_answer_with_citations(course: Course) -> None:
-    """Expected: kept with the message; a thread that goes on at another server begins with the text alone."""
+    """Expected: kept with the message; the run shows the text."""
     run = course.submit(f"{SEARCH}[[say Old.]]")
     course.carry()
     with course.ground.database.read() as connection:
@@ -201,12 +227,32 @@ def test_an_answer_with_citations(course: Course) -> None:
     assert [part["text"] for part in answer] == ["Old."]
     assert "file_1" in json.dumps(answer[0]["annotations"])
     assert view(course, run).output_text == "Old."
+
+
+def test_a_thread_that_goes_on_elsewhere(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: it begins there with the texts alone: what else an answer holds are files at the server before."""
+    course.submit(f"{SEARCH}[[say Old.]]")
+    course.carry()
+    course.submit("draw")
+    image = {"type": "image_file", "image_file": {"file_id": "file_2"}}
+    course.ground.settle(course.ground.take(), End(Event.COMPLETE, "", answered=True, parts=(image,)))
     other = "assistants" if course.protocol == "responses" else "responses"
     moved = {"model": "gpt-6-luna", "backend": {"protocol": other}}
     course.ground.assistant_id = course.ground.write(assistants.apply, "moved", moved)[0].id
+    begun: list[Any] = []
+    opened: Any = {"assistants": AssistantsBackend, "responses": ResponsesBackend}[other]
+    real = opened.open_conversation
+
+    async def open_conversation(self: Any, thread_id: str, history: Any = ()) -> Any:
+        begun.extend((message["role"], message["content"]) for message in history)
+        return await real(self, thread_id, history)
+
+    monkeypatch.setattr(opened, "open_conversation", open_conversation)
     after = course.submit("[[say Next.]]")
     course.carry()
-    assert (view(course, after).status, view(course, after).output_text) == (Status.COMPLETED, "Next.")
+    assert view(course, after).output_text == "Next."
+    assert [role for role, _ in begun] == ["user", "assistant", "user"]
+    assert begun[1][1] == [{"type": "text", "text": "Old."}]
 
 
 def test_watchers_are_told(course: Course) -> None:

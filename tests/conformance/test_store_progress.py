@@ -1,5 +1,8 @@
 """What a run has reached: intent, provider id and ledger, from which any worker can go on after a crash."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -10,8 +13,8 @@ from worker.backends.base import Opened
 from worker.dbtime import from_now
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall, Worker
-from worker.response import Asked, Usage
-from worker.store import asking, held, items, leases, ledger, progress, reading, settling
+from worker.response import Asked, HostedCall, Usage
+from worker.store import asking, claiming, held, items, leases, ledger, progress, reading, settling
 from worker.store.claiming import Claim
 from worker.store.ledger import OpenCall
 from worker.store.settling import End
@@ -154,6 +157,64 @@ def test_the_ledger_is_unique(ground: Ground, claim: Claim) -> None:
     with pytest.raises(IntegrityError):
         ask(ground, claim, [Asked("c3", "add", "{}"), Asked("c1", "add", "{}")], step=1)
     assert ground.everything() == before
+
+
+HOSTED = HostedCall("ci_1", "code_interpreter", '{"code": "1"}', "[]")
+
+
+def test_what_the_provider_did_is_kept_once(ground: Ground, claim: Claim) -> None:
+    """Expected: closed from the first, so that nobody answers it; told again it changes no row, nor a call of ours."""
+    again = [
+        replace(HOSTED, output="other"),
+        HostedCall("c1", "file_search", "{}", "[]"),
+        replace(HOSTED, call_id="ci_2"),
+    ]
+    told: dict[str, Any] = {"effects": {}, "usage": Usage(), "last_item": "item"}
+    ground.commit(claim, progress.need_tools, step=0, calls=CALLS, hosted=[HOSTED], **told)
+    assert [call.call_id for call in open_calls(ground)] == ["c1", "c2"]
+    ground.commit(claim, settling.settle, End(Event.COMPLETE, "done", answered=True, hosted=tuple(again)))
+    with ground.database.read() as connection:
+        kept = reading.run(connection, claim.run_id).tool_calls
+    assert [(call["call_id"], call["hosted"], call["output"]) for call in kept] == [
+        ("ci_1", True, "[]"),
+        ("c1", False, None),
+        ("c2", False, None),
+        ("ci_2", True, "[]"),
+    ]
+
+
+def test_what_the_provider_did_wrong_is_kept_with_its_word(ground: Ground, claim: Claim) -> None:
+    """Expected: failed, with the provider's word, also where the attempt is tried again."""
+    failed = End(
+        Event.FAIL, error_code="server_error", hosted=(replace(HOSTED, output=None, error="incomplete", step=3),)
+    )
+    ground.commit(claim, settling.retry, 0.0, failed)
+    with ground.database.read() as connection:
+        (call,) = connection.execute(select(ToolCall)).all()
+    assert (call.status, call.error, call.output, call.step, call.attempt) == ("failed", "incomplete", None, 3, 1)
+
+
+def test_what_the_provider_did_hinders_no_further_attempt(ground: Ground, claim: Claim) -> None:
+    """Expected: a run that failed after it may be asked anew, and gives no further run anything to answer."""
+    ground.settle(claim, End(Event.FAIL, error_code="e", hosted=(HOSTED,)))
+    ground.write(asking.reopen, claim.run_id)
+    assert open_calls(ground) == []
+    with ground.database.read() as connection:
+        assert not ledger.began_once(connection, claim.run_id)
+        assert ledger.answered(connection, claim.run_id) == []
+
+
+def test_many_runs_keep_theirs_in_one_commit(ground: Ground) -> None:
+    """Expected: each run has its own, under the same ids."""
+    runs = [ground.submit(f"thread {at}") for at in range(3)]
+    ground.boot("w3")
+    ends = [End(Event.COMPLETE, "done", answered=True, hosted=(HOSTED,) * at) for at in range(3)]
+    with ground.database.write() as connection:
+        claims = {claim.run_id: claim for claim in claiming.claim(connection, "w3", ("default",), 10)}
+    with ground.database.write() as connection:
+        jobs = [held.Job(claims[run], settling.settle, (end,)) for run, end in zip(runs, ends, strict=True)]
+        assert [one.error for one in held.carry_out(connection, jobs)] == [None] * 3
+        assert [len(reading.run(connection, run).tool_calls) for run in runs] == [0, 1, 1]
 
 
 def test_two_runs_may_use_the_same_call_id(ground: Ground, claim: Claim) -> None:

@@ -174,6 +174,20 @@ def test_messages_are_written_with_the_end(ground: Ground) -> None:
     assert told == [(first, "user", ["one"]), (first, "assistant", answer), (second, "user", ["two"])]
 
 
+def test_an_answer_that_is_more_than_text_is_kept_in_its_parts(ground: Ground) -> None:
+    """Expected: its parts as they are, also where it has no text; the run shows its text."""
+    image = {"type": "image_file", "image_file": {"file_id": "file_1"}}
+    marked = {"type": "text", "text": "1", "annotations": [{"type": "file_path"}]}
+    runs = [ground.submit(), ground.submit()]
+    ground.boot()
+    ground.settle(ground.take(), End(Event.COMPLETE, "1", answered=True, parts=(marked, image)))
+    ground.settle(ground.take(), End(Event.COMPLETE, "", answered=True, parts=(image,)))
+    with ground.database.read() as connection:
+        said = [m["content"] for m in reading.messages(connection, "t") if m["role"] == "assistant"]
+    assert said == [[marked, image], [image]]
+    assert [ground.row(run).output_text for run in runs] == ["1", ""]
+
+
 def test_the_journal_tells_the_story(ground: Ground) -> None:
     """Expected: one event for each thing that happened, in order, with the attempt and the worker."""
     run = ground.submit()

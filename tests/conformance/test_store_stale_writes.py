@@ -89,7 +89,7 @@ def test_a_stale_claim_writes_nothing(ground: Ground, how: str) -> None:
 
 def test_every_write_of_an_owner_is_tried_here() -> None:
     """Expected: no unit of a held run is missing from the list."""
-    no_units_of_their_own = {"enter", "close"}
+    no_units_of_their_own = {"enter", "keep_hosted", "close"}
     taking = {
         name
         for module in (progress, settling, ledger, deciding)

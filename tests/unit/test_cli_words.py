@@ -23,7 +23,15 @@ from worker.store.reading import RunView
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 CALL = {"name": "pay", "arguments": "{}", "output": None, "status": "asked", "error": None, "call_id": "c1"}
-ASKED = {**CALL, "seconds": None, "question": "approval", "decision": None, "decided_by": None, "reason": None}
+ASKED = {
+    **CALL,
+    "seconds": None,
+    "question": "approval",
+    "decision": None,
+    "decided_by": None,
+    "reason": None,
+    "hosted": False,
+}
 VIEW = RunView(
     id="3b0c7c2e-f6a5-4c1e-9d7a-0a4f6a6d9a11",
     thread_id="thread_8bae1ea166d04f9c96b852e391d12215",
@@ -63,6 +71,7 @@ def drawn(shown: RenderableType, width: int = 160) -> str:
         ("asked", {"question": "approval", "tools": ["pay"]}, "a person is asked to approve: pay"),
         ("asked", {"question": "in_doubt", "tools": ["pay"]}, "a person is asked what these calls have come to: pay"),
         ("parked", {}, "waits for a person; no worker holds it"),
+        ("hosted_calls", {"tools": ["file_search"], "calls": ["fs_1"]}, "the provider has run file_search"),
         ("approved", {"call_id": "c1", "tool": "pay", "by": "ann"}, "ann approved pay (c1)"),
         ("denied", {"call_id": "c1", "tool": "pay", "by": "ann", "reason": "dear"}, "ann denied pay (c1): dear"),
         ("answered", {"call_id": "c1", "tool": "pay", "by": "ann"}, "ann said what has come of pay (c1)"),
@@ -72,7 +81,7 @@ def drawn(shown: RenderableType, width: int = 160) -> str:
         ("reopened", {"start_over": True}, "reopened, from the start if need be"),
     ],
 )
-def test_what_people_do_is_told_in_words(name: str, data: dict[str, Any], words: str) -> None:
+def test_what_happens_is_told_in_words(name: str, data: dict[str, Any], words: str) -> None:
     """Expected: a sentence with who and why; no raw event data."""
     event = {"at": AT, "name": name, "attempt": 1, "worker": None, "data": data}
     assert drawn(timeline(VIEW, [event], [])).rstrip().endswith(f"  {words}")
@@ -86,6 +95,16 @@ def test_a_run_says_that_it_waits_for_a_person() -> None:
     assert waits_for(replace(VIEW, tool_calls=[{**ASKED, "decision": "approved"}])) is None
     assert waits_for(replace(VIEW, cancel_requested_at=AT)) is None
     assert waits_for(replace(VIEW, status=Status.FAILED)) is None
+
+
+def test_a_call_of_the_providers_is_marked() -> None:
+    """Expected: its name says whose it is, beside a call of our own that does not."""
+    hosted = {**ASKED, "name": "code_interpreter", "question": None, "status": "completed", "hosted": True}
+    lines = drawn(run_details(replace(VIEW, tool_calls=[hosted, ASKED]))).splitlines()
+    assert [line.strip().split("  ")[0] for line in lines if "{}" in line] == [
+        "code_interpreter (the provider's)",
+        "pay",
+    ]
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

@@ -64,6 +64,12 @@ class Failed:
     hosted: tuple[HostedCall, ...] = ()
     """As of NeedsTools."""
 
+    @classmethod
+    def after(cls, last: "Ended | None", code: str, message: str, *, transient: bool) -> "Failed":
+        """Return a failure of our own; what the provider did until then has been paid for, and counts."""
+        used, hosted = (last.usage, last.hosted) if last else (Usage(), ())
+        return cls(code, message, used, transient, hosted)
+
 
 @dataclass(frozen=True, slots=True)
 class Tail:

@@ -83,7 +83,7 @@ def _settings(*names: str) -> frozenset[str]:
 
 PROTOCOLS: Mapping[str, Capabilities] = {
     "responses": Capabilities(
-        "OpenAI's Responses in background mode, with conversations",
+        "OpenAI's Responses in background mode, with conversations and the provider's own tools",
         _settings("truncation", "service_tier", "hosted_tools"),
         ("auto", "disabled"),
         resumes=True,
@@ -101,7 +101,7 @@ PROTOCOLS: Mapping[str, Capabilities] = {
         _OURS,
     ),
     "assistants": Capabilities(
-        "Assistants v2 of compatible servers: threads, runs and requires_action",
+        "Assistants v2 of compatible servers: threads, runs, requires_action and the server's own tools",
         _settings("truncation", "additional_instructions", "max_prompt_tokens", "hosted_tools"),
         ("auto", "last_messages"),
         resumes=True,

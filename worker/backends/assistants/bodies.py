@@ -108,6 +108,12 @@ class Tokens(BaseModel):
     completion_tokens: Count
 
 
+class Tool(BaseModel):
+    """A tool that a run may call; its schema is passed over at each look."""
+
+    type: Annotated[str | None, Lenient] = None
+
+
 class RunBody(Made):
     """A run as far as we need it."""
 
@@ -118,7 +124,7 @@ class RunBody(Made):
     usage: Annotated[Tokens | None, Lenient] = None
     model: Annotated[str | None, Lenient] = None
     completed_at: Moment = None
-    tools: Annotated[list[Typed] | None, Lenient] = None
+    tools: Annotated[list[Tool] | None, Lenient] = None
 
     @property
     def calls(self) -> list[Call]:

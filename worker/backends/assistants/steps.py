@@ -16,7 +16,7 @@ from worker.response import CODE, SEARCH, HostedCall
 _log = structlog.get_logger(__name__)
 _TRIES = 4
 # The text that a search has found is told to those who ask for it (listRunSteps, include[]).
-_FOUND = f"&include[]={quote('step_details.tool_calls[*].file_search.results[*].content', safe='')}"
+_FOUND = f"&include%5B%5D={quote('step_details.tool_calls[*].file_search.results[*].content', safe='')}"
 _WENT_WRONG = frozenset({"cancelled", "failed", "expired"})
 
 
