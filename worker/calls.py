@@ -157,7 +157,7 @@ class Calls:
 
     def _told(self) -> None:
         """Heed a cancel; where the worker stops, calls have its grace."""
-        if self._pace.held.cancel:
+        if self._pace.held.cancel and self._ending is None:
             self._ending = asyncio.create_task(self._end_functions())
             self._ending.add_done_callback(lambda task: task.cancelled() or task.exception())
 

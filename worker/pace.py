@@ -42,17 +42,16 @@ class Held:
         self.stopping = self.stopping or stop
         if cancel and not self.cancel_seen:
             self.cancel = self.cancel_seen = True
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener()
+        if self._listener is not None:
+            self._listener()
 
     def listen(self, listener: Callable[[], None] | None) -> None:
-        """Call the listener, once, when something is told; nobody listens where there is none."""
+        """Call the listener whenever something is told; nobody listens where there is none."""
         self._listener = listener
 
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call the listener, once, when something is told meanwhile; a run waits at one place at a time."""
+        """Call the listener whenever something is told meanwhile; a run waits at one place at a time."""
         self.listen(listener)
         try:
             yield
@@ -180,9 +179,8 @@ class Pace:
         self.heed(stop=stop)
 
         def told() -> None:
-            if not (stop or self.held.cancel):
-                self.held.listen(told)
-            elif not limit.expired():  # one that has just passed cannot be moved any more
+            # One that has just passed cannot be moved any more.
+            if (stop or self.held.cancel) and not limit.expired():
                 limit.reschedule(0.0)
 
         try:

@@ -188,7 +188,7 @@ def test_what_the_provider_did_wrong_is_kept_with_its_word(ground: Ground, claim
     failed = End(
         Event.FAIL, error_code="server_error", hosted=(replace(HOSTED, output=None, error="incomplete", step=3),)
     )
-    ground.commit(claim, settling.retry, 0.0, failed)
+    ground.commit(claim, settling.retry, 0.0, failed, 600.0)
     with ground.database.read() as connection:
         (call,) = connection.execute(select(ToolCall)).all()
     assert (call.status, call.error, call.output, call.step, call.attempt) == ("failed", "incomplete", None, 3, 1)
