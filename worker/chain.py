@@ -27,6 +27,29 @@ _log = structlog.get_logger(__name__)
 class Chain:
     """The step in hand of one held run."""
 
+    __slots__ = (
+        "_admitted",
+        "_again",
+        "_asked",
+        "_backend",
+        "_can",
+        "_claim",
+        "_conversation",
+        "_created",
+        "_flight",
+        "_lost",
+        "_lost_since",
+        "_pace",
+        "_parts",
+        "_place",
+        "_previous",
+        "_sent",
+        "_settings",
+        "_unclear",
+        "adopted",
+        "number",
+    )
+
     def __init__(self, pace: Pace) -> None:
         """Take up what the run's rows say."""
         claim = pace.claim

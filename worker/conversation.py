@@ -16,6 +16,8 @@ from worker.store import items, ledger, progress, reading
 class Conversation:
     """What the steps of one held run go on, at the place that serves its assistant."""
 
+    __slots__ = ("_backend", "_claim", "_elsewhere", "_items", "_pace", "_place", "_store", "id", "last_item")
+
     def __init__(self, pace: Pace, place: Place, backend: Backend, *, lost: bool) -> None:
         """Take up what the run's rows say; `lost` is that of a create whose answer did not come."""
         claim = pace.claim

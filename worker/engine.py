@@ -8,6 +8,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -206,12 +207,12 @@ class Engine:
         return len(claims)
 
     def _room(self) -> int:
-        return 0 if self._parts.backends.crowded else self._settings.max_in_flight - len(self._held)
+        return 0 if self._parts.crowded else self._settings.max_in_flight - len(self._held)
 
     async def _rest(self, idle: int) -> None:
         """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
         seconds = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
-        await rest(self._due, min(seconds, _CROWD_LOOK) if self._parts.backends.crowded else seconds)
+        await rest(self._due, min(seconds, _CROWD_LOOK) if self._parts.crowded else seconds)
 
     # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -219,29 +220,24 @@ class Engine:
         self._held[held.claim.run_id] = held
         self._go_on(held)
 
-    def _go_on(self, held: Held, runner: Runner | None = None) -> None:
-        task = asyncio.create_task(self._drive(held, runner), name=f"run-{held.claim.run_id}")
+    def _go_on(self, held: Held) -> None:
+        held.rests(None)
+        task = asyncio.create_task(self._drive(held), name=f"run-{held.claim.run_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _let_rest(self, held: Held, runner: Runner, seconds: float) -> None:
-        """Go on after so many seconds, or when the run is told something; a run that rests takes the least memory."""
+    def _let_rest(self, held: Held, seconds: float) -> None:
+        """Go on after so many seconds, or when the run is told something; one that rests takes the least memory."""
+        wake = partial(self._go_on, held)
+        held.rests(self._loop.call_later(seconds, wake), wake)
 
-        def go_on() -> None:
-            timer.cancel()
-            held.listen(None)
-            self._go_on(held, runner)
-
-        timer = self._loop.call_later(seconds, go_on)
-        held.listen(go_on)
-
-    async def _drive(self, held: Held, runner: Runner | None) -> None:
+    async def _drive(self, held: Held) -> None:
         claim, rests = held.claim, None
         structlog.contextvars.bind_contextvars(
             run_id=claim.run_id, thread_id=claim.thread_id, attempt=claim.attempt, worker=claim.worker
         )
         try:
-            runner = runner or Runner(held, self._parts, self.alive)
+            runner = held.runner = held.runner or Runner(held, self._parts, self.alive)
             try:
                 rests = await runner.drive()
             except LostClaim:
@@ -254,10 +250,11 @@ class Engine:
         except Exception:  # noqa: BLE001 - the run stays ours in the table until Strays finds it
             _log.exception("run_left_behind")
         finally:
-            if runner is None or rests is None:
+            if rests is None:
+                held.runner = None
                 self._after(held)
             else:
-                self._let_rest(held, runner, rests)
+                self._let_rest(held, rests)
 
     def _after(self, held: Held) -> None:
         """Look for what the runner has made due: now, when its pause is over, or at somebody else's door."""

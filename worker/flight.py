@@ -17,6 +17,19 @@ _log = structlog.get_logger(__name__)
 class Flight:
     """The step in hand from its id to its end."""
 
+    __slots__ = (
+        "_backend",
+        "_began",
+        "_following",
+        "_look_at",
+        "_number",
+        "_pace",
+        "_settings",
+        "_watch",
+        "id",
+        "unclear",
+    )
+
     def __init__(self, pace: Pace, backend: Backend, created: Created, *, number: int, age: float = 0.0) -> None:
         """Take over what was created `age` seconds ago."""
         self.id = created.id

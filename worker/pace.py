@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from worker.errors import ProviderError
 from worker.parts import Parts
@@ -19,6 +19,18 @@ T = TypeVar("T")
 _LEASE_LOOK = 0.1
 _REST = 1.0  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
+
+
+class Driven(Protocol):
+    """What carries a held run."""
+
+    async def drive(self) -> float | None:
+        """Carry it on; returns the seconds after which to do so again, None where it is let go."""
+        ...
+
+    async def give_up(self, message: str) -> None:
+        """Let it go where it cannot be carried."""
+        ...
 
 
 @dataclass(slots=True)
@@ -35,7 +47,10 @@ class Held:
     """The queue of the run that got the turn."""
     again_in: float | None = None
     """In how many seconds this run is due again."""
+    runner: Driven | None = None
+    """Who carries it, between two times as well."""
     _listener: Callable[[], None] | None = None
+    _alarm: asyncio.TimerHandle | None = None
 
     def tell(self, *, stop: bool = False, cancel: bool = False) -> None:
         """Tell the runner that its worker stops, or that somebody asked for a cancel, and wake it where it waits."""
@@ -48,6 +63,13 @@ class Held:
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Call the listener whenever something is told; nobody listens where there is none."""
         self._listener = listener
+
+    def rests(self, alarm: asyncio.TimerHandle | None, wake: Callable[[], None] | None = None) -> None:
+        """Wait for the alarm to go off, or for what is told; no alarm ends that."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = alarm
+        self.listen(wake)
 
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
@@ -82,6 +104,8 @@ class Rest(Exception):
 
 class Pace:
     """One run's time and the engine's word on it; `alive` tells whether the worker's lease holds."""
+
+    __slots__ = ("_alive", "_began_at", "_stood", "claim", "ends_at", "held", "parts", "settings")
 
     def __init__(self, held: Held, parts: Parts, alive: Callable[[], bool]) -> None:
         self.held = held

@@ -12,6 +12,8 @@ from worker.outage import Outage
 from worker.pool import StorePool
 from worker.settings import Settings
 
+_QUEUED = 8  # for each request that may be open at once
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -26,6 +28,15 @@ class Parts:
     outage: Outage
     limits: Gates
     looks: Looks
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many steps wait to be created that more runs would only wait, where they take most memory.
+
+        To create them takes longer than a pause between two claims. Looks, which wait there too, do not count.
+        """
+        beginning = self.backends.waiting - self.looks.under_way
+        return beginning >= _QUEUED * self.settings.request_limit
 
     async def close(self) -> None:
         """End what goes on, and close the connections."""

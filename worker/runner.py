@@ -22,6 +22,8 @@ _MOST_CRASHES = 3
 class Runner:
     """Drives one held run until it has ended, waits for a person or a further attempt, or is handed over."""
 
+    __slots__ = ("_begun", "_chain", "_claim", "_held", "_pace", "_parts", "_settings")
+
     def __init__(self, held: Held, parts: Parts, alive: Callable[[], bool]) -> None:
         self._held = held
         self._claim = held.claim

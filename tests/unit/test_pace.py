@@ -45,7 +45,7 @@ def test_what_is_told_as_the_time_runs_out_does_no_harm(ground: Ground, monkeypa
 
     async def story() -> None:
         pace = Pace(held, parts(ground, Provider()), lambda: True)
-        monkeypatch.setattr(pace, "seconds_left", lambda: 0.0)  # passes in the round of the loop in which it is told
+        monkeypatch.setattr(Pace, "seconds_left", lambda _: 0.0)  # passes in the round of the loop in which it is told
 
         async def request() -> None:
             asyncio.get_running_loop().call_soon(tell)

@@ -18,7 +18,6 @@ from worker.prices import Prices
 from worker.settings import Settings
 
 T = TypeVar("T")
-_QUEUED = 8  # requests that wait, for each that may be open at once: more than any pause between two claims takes
 _NO_KEY = "none"  # a header must hold something, and servers that ask for no key do not read it
 
 
@@ -109,9 +108,9 @@ class Backends:
         return self._made[place]
 
     @property
-    def crowded(self) -> bool:
-        """Whether so many requests wait for their turn that more runs would only wait in memory."""
-        return sum(http.bound.waiting for http in self._opened) >= _QUEUED * self._requests
+    def waiting(self) -> int:
+        """Return how many requests wait for their turn."""
+        return sum(http.bound.waiting for http in self._opened)
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:
         """Return the server and the key that an assistant's limits belong to."""

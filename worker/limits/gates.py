@@ -28,6 +28,8 @@ Whose = Callable[[Mapping[str, Any]], tuple[str, str]]
 class Admission:
     """A create that may go out; what was reserved for it goes back if it does not."""
 
+    __slots__ = ("_ask", "_assistant", "_gate", "_gates", "_open", "_reserved")
+
     def __init__(self, gates: "Gates", gate: Gate, ask: Ask, assistant: str, *, reserved: bool) -> None:
         self._gates = gates
         self._gate = gate

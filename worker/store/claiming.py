@@ -1,5 +1,6 @@
 """A worker takes due runs: most urgent first, then oldest, never one row twice, never without a living lease."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -203,7 +204,7 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         run_id=row.id,
         thread_id=row.thread_id,
         seq=row.seq,
-        worker=row.owner,
+        worker=sys.intern(row.owner),  # thousands of them are of one worker
         fence=row.fence,
         status=Status(row.status),
         attempt=row.attempt,
