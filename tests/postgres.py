@@ -27,7 +27,8 @@ UNSAFE_AND_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off"
 def postgres(logs: Path, settings: Sequence[str] = UNSAFE_AND_FAST) -> Iterator[str]:
     """Run a server; the block gets its URL, without a driver's name. Skips where none can be had."""
     # Short, and in the common temporary folder: a socket's path is limited and another user has to reach it.
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_in_memory()))
+    # One that keeps its word to the disk is there to be measured, or to be killed.
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_in_memory() if settings == UNSAFE_AND_FAST else None))
     try:
         programs, prefix, options = way_to_run(folder)
         initdb = [*prefix, str(programs / "initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
