@@ -101,10 +101,10 @@ class RunHandle:
         return producer().watch(self.id, after).events(timeout)
 
     async def events_async(self, after: str | None = None) -> AsyncIterator[RunEvent]:
-        """Give the same beside a running loop; while it waits, it takes a thread of the loop's default executor."""
-        events = await asyncio.to_thread(self.events, after)
-        while (event := await asyncio.to_thread(next, events, None)) is not None:
-            yield event
+        """Give the same beside a running loop; while it waits, it takes a connection to Redis and no thread."""
+        watched = (await asyncio.to_thread(producer)).watch(self.id, after)
+        async for told in watched.events_async():
+            yield told
 
     def cancel(self) -> Status:
         """Ask for a cancel; returns the status at once, which is final only where the run was still queued."""

@@ -46,6 +46,13 @@ def queued(dialect: str) -> bytes:
     return HEAD + _sent({"response": _response("in_progress")}, "response.created")
 
 
+def said(dialect: str) -> bytes:
+    """Return a piece of text that is heard."""
+    if dialect == "chat":
+        return _sent({"id": ID[dialect], "choices": [{"index": 0, "delta": {"content": "well, "}}]})
+    return _sent({"delta": "well, "}, "response.output_text.delta")
+
+
 def hello(dialect: str) -> bytes:
     """Return the rest of a stream that says hello."""
     if dialect == "chat":

@@ -7,10 +7,8 @@ as any main program does, exit handlers and threads included.
 """
 
 import gc
-import importlib
 import json
 import os
-import pkgutil
 import random
 import runpy
 import select
@@ -32,11 +30,23 @@ import sqlalchemy.dialects.postgresql.psycopg
 import sqlalchemy.dialects.sqlite.pysqlite
 
 import tasks.celery_tasks
-import tasks.cli
+import tasks.cli.approval_commands
+import tasks.cli.assistant_commands
+import tasks.cli.backend_commands
+import tasks.cli.batch_commands
+import tasks.cli.care_commands
+import tasks.cli.change_commands
+import tasks.cli.local
+import tasks.cli.run_commands
+import tasks.cli.schema_commands
+import tasks.cli.status_commands
+import tasks.cli.tool_commands
+import tasks.cli.watch_commands
 import worker.service
 from tools.registry import Registry
 
-# What is imported before the fork needs no import after it. worker.app is not among it: it reads the environment.
+# What is imported before the fork needs no import after it. worker.app is not among it, since it reads the environment,
+# nor tasks.cli.main: what is to run must not be there yet.
 PRELOADED = (
     celery.apps.worker,
     celery.backends.redis,
@@ -49,6 +59,18 @@ PRELOADED = (
     sqlalchemy.dialects.postgresql.psycopg,
     sqlalchemy.dialects.sqlite.pysqlite,
     tasks.celery_tasks,
+    tasks.cli.approval_commands,
+    tasks.cli.assistant_commands,
+    tasks.cli.backend_commands,
+    tasks.cli.batch_commands,
+    tasks.cli.care_commands,
+    tasks.cli.change_commands,
+    tasks.cli.local,
+    tasks.cli.run_commands,
+    tasks.cli.schema_commands,
+    tasks.cli.status_commands,
+    tasks.cli.tool_commands,
+    tasks.cli.watch_commands,
     worker.service,
 )
 Order = dict[str, Any]
@@ -131,9 +153,6 @@ def become(order: Order) -> None:
 
 if __name__ == "__main__":
     Registry.load()
-    for listed in pkgutil.iter_modules(tasks.cli.__path__):
-        if listed.name != "main":  # runpy wants what it is to run not to be there yet
-            importlib.import_module(f"tasks.cli.{listed.name}")
     gc.collect()
     gc.freeze()
     if found := Forking().serve():

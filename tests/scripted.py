@@ -42,22 +42,27 @@ class Scripted:
 
     url: str
     requests: list[Request] = field(default_factory=list)
+    connections: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @contextlib.asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[Scripted]:
-    """Serve on a free port for as long as the block lasts."""
+async def scripted(script: Script, *, keeps: bool = False) -> AsyncIterator[Scripted]:
+    """Serve on a free port for as long as the block lasts; one that `keeps` connections waits for more requests."""
     open_now: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
-            request = await _read(reader)
-            server.requests.append(request)
-            server.arrived.set()
-            async for chunk in script(request):
-                writer.write(chunk)
-                await writer.drain()
+            while True:
+                request = await _read(reader)
+                server.requests.append(request)
+                server.arrived.set()
+                async for chunk in script(request):
+                    writer.write(chunk)
+                    await writer.drain()
+                if not keeps:
+                    break
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(serve(reader, writer))

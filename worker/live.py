@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import redis
 import structlog
+from redis.asyncio import Redis as AsyncRedis
 
 from worker import urls
 from worker.backends.places import PROTOCOLS, Place
@@ -84,7 +85,8 @@ class Live:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; raises SettingsError where there is no broker."""
-        self._redis = urls.redis_client(settings.broker_url())
+        self._broker = settings.broker_url()
+        self._redis = urls.redis_client(self._broker)
 
     def publish(self, told: Mapping[str, Iterable[Entry]]) -> None:
         """Append to the streams of these runs, in one round trip."""
@@ -101,14 +103,35 @@ class Live:
 
     def read(self, run_id: str, after: Mark, seconds: float) -> list[tuple[Mark, Entry]] | None:
         """Return what was said behind a mark, waiting so long for it; None where Redis does not answer."""
-        key = _key(run_id)
-        block = round(seconds * 1000) or None  # 0 would wait for ever
         try:
-            found: Any = self._redis.xread({key: f"{after[0]}-{after[1]}"}, count=_AT_ONCE, block=block)
+            return _heard(self._redis.xread(_from(run_id, after), count=_AT_ONCE, block=_block(seconds)))
         except (redis.RedisError, OSError):
             return None
-        pages = found.values() if isinstance(found, dict) else [page for _, page in found or ()]
-        return [(_mark(ident), _entry(fields)) for page in pages for ident, fields in _flat(page)]
+
+    def connect(self) -> AsyncRedis:
+        """Return a client for `read_async`, to be closed on the loop that uses it."""
+        return urls.async_redis_client(self._broker, 2.0)
+
+
+async def read_async(client: AsyncRedis, run_id: str, after: Mark, seconds: float) -> list[tuple[Mark, Entry]] | None:
+    """Return what `Live.read` does, beside a running loop."""
+    try:
+        return _heard(await client.xread(_from(run_id, after), count=_AT_ONCE, block=_block(seconds)))
+    except (redis.RedisError, OSError):
+        return None
+
+
+def _from(run_id: str, after: Mark) -> dict[Any, Any]:
+    return {_key(run_id): f"{after[0]}-{after[1]}"}
+
+
+def _block(seconds: float) -> int | None:
+    return round(seconds * 1000) or None  # 0 would wait for ever
+
+
+def _heard(found: Any) -> list[tuple[Mark, Entry]]:
+    pages = found.values() if isinstance(found, dict) else [page for _, page in found or ()]
+    return [(_mark(ident), _entry(fields)) for page in pages for ident, fields in _flat(page)]
 
 
 def _flat(page: Any) -> Any:

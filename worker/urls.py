@@ -75,9 +75,8 @@ def redis_client(broker: str) -> redis.Redis:
     return redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
 
 
-def async_redis_client(broker: str) -> AsyncRedis:
-    """Return the same for a loop; it gives up sooner, since runs wait for it, and they share some connections."""
-    seconds = 0.5
+def async_redis_client(broker: str, seconds: float = 0.5) -> AsyncRedis:
+    """Return the same for a loop, with some connections; runs wait for it, so it gives up sooner if nothing is said."""
     pool = BlockingConnectionPool.from_url(
         redis_client_url(broker),
         max_connections=8,

@@ -5,14 +5,18 @@ the journal is looked at now and then, and the end brings the answer whole. A wa
 beginnings and tells what lies behind the event that it goes on from: so nothing is told twice, nor left out.
 """
 
+import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
+from redis.asyncio import Redis as AsyncRedis
+
 from worker.lifecycle import TERMINAL, Status
-from worker.live import TEXT, Entry, Live, Mark
+from worker.live import TEXT, Entry, Live, Mark, read_async
 from worker.said import Said
 from worker.store import reading
 from worker.store.database import Database
@@ -62,6 +66,7 @@ class Watcher:
         self._next_look = -math.inf
         self._view: RunView
         self._ended = False
+        self._over = False
         self._status: Status | None = None
         self._step = 0
         self._said = Said()
@@ -72,18 +77,42 @@ class Watcher:
         heard = self._hear(0.0)
         self._look()
         while True:
-            for mark, entry in heard:
-                yield from self._take(mark, entry)
-            if not heard or time.monotonic() >= self._next_look:
-                self._look()
-                yield from self._through(len(self._rows))
-            if self._ended and not self._rows:
-                yield from self._end()
+            yield from self._told(heard)
+            if self._over:
                 return
             left = ends_at - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"run {self._run_id} is still {self._view.status} after {timeout:g} s")
             heard = self._hear(min(_LOOK, left))
+
+    async def events_async(self) -> AsyncIterator[RunEvent]:
+        """Give the same beside a running loop: only for its short looks at the database it takes a thread."""
+        async with AsyncExitStack() as ends:
+            client = await ends.enter_async_context(self._live.connect()) if self._live else None
+            heard = await self._hear_async(client, 0.0)
+            await asyncio.to_thread(self._look)
+            while not self._over:
+                for event in await asyncio.to_thread(list, self._told(heard)):
+                    yield event
+                if not self._over:
+                    heard = await self._hear_async(client, _LOOK)
+
+    def _told(self, heard: list[tuple[Mark, Entry]]) -> Iterator[RunEvent]:
+        """Tell what was heard, and what a look that is due finds."""
+        for mark, entry in heard:
+            yield from self._take(mark, entry)
+        if not heard or time.monotonic() >= self._next_look:
+            self._look()
+            yield from self._through(len(self._rows))
+        if self._ended and not self._rows:
+            yield from self._end()
+            self._over = True
+
+    async def _hear_async(self, client: AsyncRedis | None, seconds: float) -> list[tuple[Mark, Entry]]:
+        heard = await read_async(client, self._run_id, self._heard_to, seconds) if client else None
+        if heard is None:
+            await asyncio.sleep(seconds)
+        return heard or []
 
     def _hear(self, seconds: float) -> list[tuple[Mark, Entry]]:
         heard = self._live.read(self._run_id, self._heard_to, seconds) if self._live else None

@@ -93,7 +93,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to fail
     try:
-        app(prog_name="runwright")
+        sys.exit(app(prog_name="runwright", standalone_mode=False))
     except Exception as error:  # noqa: BLE001 - what is no error of a user is raised again
         _running().end(error)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import structlog
+import typer
 import typer.main
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -39,6 +40,11 @@ def logs_on_stderr() -> Iterator[None]:
 def end(error: Exception) -> NoReturn:
     """End with one line on stderr and exit code 2; an error of ours is raised again."""
     match error:
+        case typer.TyperException():
+            _stop(_misused(error))
+        case typer.Abort():
+            note("runwright: aborted")
+            raise SystemExit(1)
         case RunwrightError() | ToolError():
             _stop(str(error))
         case SQLAlchemyError():
@@ -48,6 +54,13 @@ def end(error: Exception) -> NoReturn:
         case OSError():
             _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     raise error
+
+
+def _misused(error: typer.TyperException) -> str:
+    """Say what is wrong with a command line, and whose help says more; nothing where that has been shown already."""
+    told = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{told.rstrip('.')}; see `{context.command_path} --help`" if told and context else told
 
 
 def _stop(message: str) -> NoReturn:

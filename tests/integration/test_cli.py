@@ -193,13 +193,28 @@ def test_wrong_input_is_one_line(inside: Run, arguments: tuple[str, ...], words:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("frob",), ("submit", "x"), ("list", "--status", "wat"), ("list", "--limit", "0"), ("show",)]
+    ("arguments", "words"),
+    [
+        (("frob",), ("No such command 'frob'", "`runwright --help`")),
+        (("sbmit", "x"), ("Did you mean 'submit'?",)),
+        (("assistants", "frob"), ("No such command 'frob'", "`runwright assistants --help`")),
+        (("submit", "x"), ("Missing option '--assistant'", "`runwright submit --help`")),
+        (("show",), ("Missing argument", "`runwright show --help`")),
+        (("show", "--nope", "x"), ("No such option: --nope",)),
+        (("list", "--status", "wat"), ("'--status'", "queued")),
+        (("list", "--limit", "0"), ("'--limit'",)),
+    ],
 )
-def test_wrong_usage_is_two(inside: Run, arguments: tuple[str, ...]) -> None:
-    """The command line's own complaints have the same exit code and leave stdout empty."""
+def test_wrong_usage_is_one_line(inside: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    """The command line's own complaints look like ours, and say which help to ask for."""
+    refused(inside(*arguments), *words)
+
+
+@pytest.mark.parametrize("arguments", [(), ("assistants",)])
+def test_a_command_that_is_not_named_gets_the_list(inside: Run, arguments: tuple[str, ...]) -> None:
+    """Expected: the help, which nobody takes for a result: the exit code is 2."""
     ended = inside(*arguments)
-    assert (ended.code, ended.out) == (2, "")
-    assert "Traceback" not in ended.err
+    assert (ended.code, "Commands" in ended.out, ended.err) == (2, True, "")
 
 
 def test_wrong_settings_are_one_line(inside: Run, tmp_path: Path) -> None:

@@ -119,6 +119,23 @@ def test_the_ways_to_end(chunks: list[bytes], text: str, stopped_by: str | None)
     assert "tool_calls" not in end.items[-1]
 
 
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([chunk({"reasoning_content": "hm"}), chunk({}, "length")], "(no answer: max_output_tokens)"),
+        ([calls(call(0, "c", "f", '{"a":')), chunk({}, "length")], "(no answer: max_output_tokens)"),
+        ([chunk({"reasoning": "hm"}, "content_filter")], "(no answer: content_filter)"),
+        ([chunk({"content": ""}, "stop")], "(no answer)"),
+    ],
+    ids=["cut while reasoning", "cut in a call", "filtered", "nothing"],
+)
+def test_an_answer_without_words_says_so_in_the_conversation(chunks: list[bytes], said: str) -> None:
+    """Expected: neither an empty message, which servers refuse, nor reasoning that led to nothing."""
+    end = completion(*chunks)
+    assert isinstance(end, Done)
+    assert (end.text, end.items[-1]) == ("", {"role": "assistant", "content": said})
+
+
 def test_reasoning_goes_back_as_it_came() -> None:
     """Expected: each server's own word for it, its details put together under their index."""
     details = [{"type": "reasoning.text", "index": 0, "text": piece, "signature": None} for piece in ("a", "b")]
@@ -374,6 +391,16 @@ def test_a_response_that_was_cut_leaves_no_call() -> None:
     end = ended(spoken(), [event("incomplete", response={**cut, "output": [REASONING, ITEM, REASONING, CALL]})])
     assert isinstance(end, Done)
     assert (end.stopped_by, end.items) == ("max_output_tokens", (REASONING, ITEM))
+
+
+@pytest.mark.parametrize("output", [[], [REASONING], [REASONING, CALL]])
+def test_a_response_without_words_says_so_in_the_conversation(output: list[dict[str, Any]]) -> None:
+    """Expected: as with chat, a message, so that two questions never follow each other; the run has no text."""
+    cut = {**RESPONSE, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    end = ended(spoken(), [event("incomplete", response={**cut, "output": output})])
+    assert isinstance(end, Done)
+    content = [{"type": "output_text", "text": "(no answer: max_output_tokens)"}]
+    assert (end.text, end.items) == ("", ({"type": "message", "role": "assistant", "content": content},))
 
 
 @pytest.mark.parametrize(

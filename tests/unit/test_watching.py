@@ -1,6 +1,8 @@
 """A watcher's text: pieces that are doubled, void, late or lost never make it tell anything twice or leave it out."""
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import fakeredis
 import pytest
@@ -158,3 +160,33 @@ def test_pieces_that_come_together_are_one_entry() -> None:
     entries = [entry for _, entry in live.read("run-1", (0, 0), 0.0) or ()]
     assert entries == [Entry(1, "created"), text("secret"), Entry(1, "completed")]
     assert {line["event"] for line in logged} == {"run.ended"}
+
+
+def test_watchers_that_wait_share_a_thread(ground: Ground) -> None:
+    """Expected: beside one that waits for its run, another is told of one that ends, with one thread for both."""
+    goes_on, ends = ground.submit("a"), ground.submit("b")
+
+    async def watch(run_id: str, begun: asyncio.Event) -> list[str]:
+        told = []
+        async for event in Watcher(ground.database, None, run_id).events_async():
+            told.append(event.status.value)
+            begun.set()
+        return told
+
+    async def story() -> list[str]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        begun = asyncio.Event(), asyncio.Event()
+        async with asyncio.timeout(20):
+            waiting, ending = (asyncio.create_task(watch(*one)) for one in zip((goes_on, ends), begun, strict=True))
+            for event in begun:
+                await event.wait()
+            for claim in ground.claim():
+                if claim.run_id == ends:
+                    ground.settle(claim)
+            told = await ending
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            return told
+
+    assert asyncio.run(story())[-1] == "completed"

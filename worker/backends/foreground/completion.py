@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from worker import tokens
+from worker.backends import forms
 from worker.backends.base import Done, Ended, Failed, Item, NeedsTools, Step
 from worker.backends.foreground.call_parts import CallParts
 from worker.backends.foreground.chunks import Choice, Chunk, Counted, Said
@@ -102,9 +103,10 @@ class Completion:
             return self._failed("server_error", "the provider ended its answer without a reason")
         if stopped_by is None and self._calls.size():
             return self._needs_tools(text, refusal)
-        # Calls of an answer that was cut are nobody's.
-        items = (*self._asked, self._message(text, refusal))
-        return Done(text or refusal, self._usage(), "", stopped_by, items=items)
+        # Calls of an answer that was cut are nobody's, and so is reasoning that led to nothing.
+        unsaid = {"role": "assistant", "content": forms.unsaid(stopped_by)}
+        said = self._message(text, refusal) if text or refusal else unsaid
+        return Done(text or refusal, self._usage(), "", stopped_by, items=(*self._asked, said))
 
     def _needs_tools(self, text: str, refusal: str) -> Ended:
         try:

@@ -1,7 +1,7 @@
 """The connection that a step lives on: read to the answer's end, and given up where it is silent."""
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
@@ -11,6 +11,8 @@ import aiohttp
 from worker.backends.base import Ended, Failed, Step
 from worker.backends.transport.faults import interrupted, without_key
 from worker.backends.transport.sse import AnswerTooLong, Reader
+
+_CLOSING = 0.1  # seconds
 
 
 class PartialAnswer(Protocol):
@@ -96,6 +98,8 @@ class Connection:
                 if (now := monotonic()) >= self._silent_at():
                     told = f"the provider said nothing more for {now - self._told:.0f} s"
                     self._end = self._answer.cut("stalled", told)
+        if self._end is not None:
+            await self._read_out()
         if isinstance(self._end, Failed):
             return replace(self._end, message=without_key(self._end.message, self._key))
         return self._end
@@ -121,6 +125,16 @@ class Connection:
                 self._take(chunk)
             except AnswerTooLong as error:
                 self._end = self._answer.cut("too_long", str(error))
+
+    async def _read_out(self) -> None:
+        """Read to the stream's own close, which is mostly all that comes behind the end.
+
+        Only then does the connection serve the next step; one that is left before has to be closed.
+        """
+        with suppress(Exception):  # the end is known, whatever becomes of the connection
+            async with asyncio.timeout(_CLOSING):
+                while self._content and await self._content.readany():
+                    pass
 
     def _take(self, chunk: bytes) -> None:
         """Read on; what comes behind the end is left."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, RootModel
 
 from worker import tokens
+from worker.backends import forms
 from worker.backends.base import Done, Ended, Failed, Item, NeedsTools, Pending, Step
 from worker.backends.foreground.call_parts import fresh, given_back
 from worker.backends.places import PROTOCOLS
@@ -136,7 +137,7 @@ class Spoken:
             case NeedsTools():
                 return replace(ended, last_item="", items=(*self._asked, *map(_given_back, output)))
             case Done():
-                kept = output if ended.stopped_by is None else _without_calls(output)
+                kept = (output if ended.stopped_by is None else _without_calls(output)) or _unsaid(ended.stopped_by)
                 return replace(ended, last_item="", items=(*self._asked, *kept))
             case Pending():
                 raise ValueError("the provider's answer is a response that has not ended")
@@ -171,6 +172,10 @@ def _without_calls(output: list[Any]) -> list[Any]:
     while kept and kept[-1].get("type") != "message":
         kept.pop()
     return kept
+
+
+def _unsaid(stopped_by: str | None) -> Sequence[Item]:
+    return message_items([{"type": "text", "text": forms.unsaid(stopped_by)}], "assistant")
 
 
 def _told_to_fail(data: bytes) -> Failed:
