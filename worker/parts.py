@@ -33,10 +33,9 @@ class Parts:
     def crowded(self) -> bool:
         """Whether so many steps wait to be created that more runs would only wait, where they take most memory.
 
-        To create them takes longer than a pause between two claims. Looks, which wait there too, do not count.
+        To create them takes longer than a pause between two claims.
         """
-        beginning = self.backends.waiting - self.looks.under_way
-        return beginning >= _QUEUED * self.settings.request_limit
+        return self.backends.waiting >= _QUEUED * self.settings.request_limit
 
     async def close(self) -> None:
         """End what goes on, and close the connections."""

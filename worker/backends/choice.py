@@ -109,7 +109,7 @@ class Backends:
 
     @property
     def waiting(self) -> int:
-        """Return how many requests wait for their turn."""
+        """Return how many requests wait for their turn, nearly all of them to begin something."""
         return sum(http.bound.waiting for http in self._opened)
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ those only on a connection that had closed.
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -105,6 +105,8 @@ class Http:
         self._url = str(sdk.base_url).rstrip("/")
         self.host = sdk.base_url.host
         self.bound = Bound(requests)
+        # Those that only read leave some places: else thousands of looks would hold up what is to be begun.
+        self._readers = asyncio.Semaphore(max(1, requests * 3 // 4))
         self.places = asyncio.Semaphore(streams)
         """Those of the streams."""
         self._timeout = timeout
@@ -131,7 +133,7 @@ class Http:
         """
         if creating or inside:
             return await self._send(method, path, content, creating=creating)
-        async with self.bound:
+        async with self._readers if method == "GET" else nullcontext(), self.bound:
             return await self._send(method, path, content, creating=False)
 
     async def _send(self, method: str, path: str, content: bytes | None, *, creating: bool) -> Reply:
