@@ -15,11 +15,13 @@ from typing import Protocol
 from rich.console import Console
 from rich.table import Table
 
-from worker.looks import Looks
-from worker.retries import backoff
+from worker.looks import Chance, Looks
 
 ANSWER = 0.02
 """Seconds that a look takes when nothing holds it up, half to one and a half times."""
+_EVEN = Chance(1.0, 1.0)
+_FURTHER = 0.02
+"""Seconds; for less a look that is due is not put off."""
 Takes = Callable[[random.Random, float], float]
 """Draws the seconds that a step takes; its number says how far the measurement has come, from 0 to 1."""
 
@@ -27,8 +29,8 @@ Takes = Callable[[random.Random, float], float]
 class Way(Protocol):
     """One way to choose the pauses."""
 
-    def pause(self, age: float, looks: int) -> float:
-        """Return the seconds until the next look at a step of this age, after so many looks."""
+    def pause(self, step: "Step", age: float) -> float:
+        """Return the seconds until the next look at a step that was seen at this age; asked again when it is due."""
         ...
 
     def asked(self) -> None:
@@ -43,12 +45,12 @@ class Way(Protocol):
 class Fixed:
     """Counts, and learns nothing."""
 
-    def __init__(self, pause: Callable[[int], float]) -> None:
+    def __init__(self, pause: Callable[[int, float], float]) -> None:
         self._pause = pause
 
-    def pause(self, age: float, looks: int) -> float:
-        """Return what the number of looks gives."""
-        return self._pause(looks)
+    def pause(self, step: "Step", age: float) -> float:
+        """Return what the number of looks gives, and the chance of this pause."""
+        return self._pause(step.looks, step.chance.most)
 
     def asked(self) -> None:
         """Do nothing."""
@@ -66,9 +68,9 @@ class Learned:
         self.queue = 0
         """The most looks under way at once."""
 
-    def pause(self, age: float, looks: int) -> float:
+    def pause(self, step: "Step", age: float) -> float:
         """Return what the table of this kind gives."""
-        return self._looks.pause(self._table, age)
+        return self._looks.pause(self._table, age, step.chance)
 
     def asked(self) -> None:
         """Count it."""
@@ -83,12 +85,12 @@ class Learned:
 
 def tutorial() -> Way:
     """Look every half second."""
-    return Fixed(lambda _looks: 0.5)
+    return Fixed(lambda _looks, _chance: 0.5)
 
 
 def doubling() -> Way:
-    """Look after 0.5, 1, 2, … 10 seconds, up to half less: what the worker did before it learnt."""
-    return Fixed(lambda looks: backoff(looks + 1, 0.5, 10.0))
+    """Look after 0.5, 1, 2, … 10 seconds, up to a fifth less: what the worker did before it learnt."""
+    return Fixed(lambda looks, chance: min(0.5 * 2.0**looks, 10.0) * chance)
 
 
 @dataclass(slots=True)
@@ -100,7 +102,9 @@ class Step:
     looks: int = 0
     ran: float = 0.0
     asked: float = 0.0
+    seen: float = 0.0
     late: float = 0.0
+    chance: Chance = _EVEN
 
 
 def simulate(way: Way, takes: Takes, starts: Sequence[float], *, seed: int = 1, each: float = 0.0) -> list[Step]:
@@ -113,6 +117,9 @@ def simulate(way: Way, takes: Takes, starts: Sequence[float], *, seed: int = 1, 
     while agenda:
         now, _, asks, step = heapq.heappop(agenda)
         age = now - step.start
+        if asks and (due := step.seen + way.pause(step, step.seen)) > age + _FURTHER:
+            heapq.heappush(agenda, (step.start + due, next(order), True, step))
+            continue
         if asks:
             way.asked()
             step.looks, step.asked, free_at = step.looks + 1, age, max(now, free_at) + each
@@ -125,7 +132,8 @@ def simulate(way: Way, takes: Takes, starts: Sequence[float], *, seed: int = 1, 
             if ended:
                 continue
             step.ran = step.asked
-        heapq.heappush(agenda, (now + way.pause(age, step.looks), next(order), True, step))
+        step.seen, step.chance = age, Chance.draw()
+        heapq.heappush(agenda, (now + way.pause(step, age), next(order), True, step))
     return steps
 
 
@@ -180,7 +188,8 @@ def rows(count: int) -> list[tuple[str, str, list[Step]]]:
         starts = evenly(2 * count, seconds)
         for way, make in (("every 0.5 s", tutorial), ("doubling", doubling), ("learnt", Learned)):
             found.append((name, way, simulate(make(), takes, starts)[count:]))
-        found.append((name, "learning, all begin at once", simulate(Learned(), takes, [0.0] * count)))
+        together = [n / 1000 for n in range(count)]  # as fast as a worker begins them
+        found.append((name, "learning, all begin together", simulate(Learned(), takes, together)))
     return found
 
 

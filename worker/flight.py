@@ -41,7 +41,7 @@ class Flight:
         self._began = monotonic() - age
         kind = (pace.claim.assistant, number > 0)
         self._watch = Watch(pace.parts.looks, kind, self._began)
-        self._look_at: float | None = None
+        self._look_at: float | None = None  # where the provider wishes it
         self.unclear = False
         """Nobody knows whether it has ended."""
 
@@ -71,10 +71,13 @@ class Flight:
                 return await self._replace(*overdue)
 
     async def _until_due(self) -> None:
-        if self._look_at is None:
-            self._look_at = monotonic() + self._watch.pause()
-        await self._pace.wait_until(self._look_at)
-        self._look_at = None
+        if self._look_at is not None:
+            await self._pace.wait_until(self._look_at)
+            self._look_at = None
+            return
+        while due := self._watch.due():
+            await self._pace.wait_until(due)
+        self._pace.heed()
 
     def _within(self, look_after: float) -> float:
         """Take the provider's wish as far as ours go: no word of a server keeps a run waiting for ever."""

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.looks import Learned, even, evenly, late, looks, simulate, skewed, tutorial
 from worker.backends.base import Done, Failed, Look, NeedsTools, Pending
 from worker.errors import ProviderError
-from worker.looks import Looks, Watch
+from worker.looks import Chance, Looks, Watch
 from worker.response import Usage
 
 KIND = ("helper", False)
@@ -38,14 +38,14 @@ def test_a_pause_keeps_within_the_settings(age: float) -> None:
     """Expected: RUNWRIGHT_POLL_MIN and RUNWRIGHT_POLL_MAX bound every pause, also where both are the same."""
     for least, most in ((0.05, 0.3), (3.0, 3.0)):
         worker = Looks(least, most, 64)
-        pauses = [worker.pause(worker.table(KIND), age) for _ in range(100)]
+        pauses = [worker.pause(worker.table(KIND), age, Chance.draw()) for _ in range(100)]
         assert least <= min(pauses) <= max(pauses) <= most
 
 
 def test_runs_that_began_together_do_not_look_together() -> None:
     """Expected: pauses at one age differ, by chance."""
     worker = Looks(0.05, 30.0, 64)
-    assert len({worker.pause(worker.table(KIND), 2.0) for _ in range(100)}) > 90
+    assert len({worker.pause(worker.table(KIND), 2.0, Chance.draw()) for _ in range(100)}) > 90
 
 
 def test_looks_that_queue_up_make_pauses_longer() -> None:
@@ -53,9 +53,9 @@ def test_looks_that_queue_up_make_pauses_longer() -> None:
     worker = Looks(0.05, 30.0, 64)
     table = worker.table(KIND)
     worker.seed([(KIND, 2.0 + n / 100) for n in range(400)])
-    alone = max(worker.pause(table, 3.0) for _ in range(100))
+    alone = max(worker.pause(table, 3.0, Chance.draw()) for _ in range(100))
     worker.under_way = 640
-    assert min(worker.pause(table, 3.0) for _ in range(100)) > 1.5 * alone
+    assert min(worker.pause(table, 3.0, Chance.draw()) for _ in range(100)) > 1.5 * alone
 
 
 def test_ends_and_what_still_runs_are_learnt() -> None:
@@ -102,6 +102,32 @@ def test_a_run_of_five_seconds_costs_at_most_twelve_requests() -> None:
     p50, p99 = late(steps)
     assert 2 * looks(steps) + 3 <= 12
     assert (p50 <= 0.15, p99 <= 1.0) == (True, True)
+
+
+def test_what_is_learnt_meanwhile_puts_looks_off() -> None:
+    """Expected: of a thousand that begin within a second, of a kind that nobody knows, no more looks than of others."""
+    steps = simulate(Learned(), even(2.5), [n / 1000 for n in range(1000)])
+    p50, p99 = late(steps)
+    assert looks(steps) <= 4.5
+    assert (p50 <= 0.25, p99 <= 1.0) == (True, True)
+
+
+def test_a_look_that_is_put_off_is_due_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: when it is due it is asked for anew; a little further is not waited on."""
+    worker = Looks(0.05, 30.0, 64)
+    watch = Watch(worker, KIND, monotonic())
+    pauses = iter([0.2, 0.7, 0.71])
+    monkeypatch.setattr(worker, "pause", lambda *_: next(pauses))
+    clock = monotonic()
+    monkeypatch.setattr("worker.looks.monotonic", lambda: clock)
+    first = watch.due()
+    assert first is not None
+    clock = first
+    second = watch.due()
+    assert second is not None
+    assert second - first == pytest.approx(0.5)
+    clock = second
+    assert watch.due() is None
 
 
 def test_a_minute_costs_a_fifth_of_the_tutorials_requests() -> None:
