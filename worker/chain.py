@@ -8,7 +8,7 @@ from time import monotonic
 import structlog
 
 from worker.backends.base import Answer, Backend, Created, Ended, Failed, NeedsTools, Step
-from worker.backends.places import PROTOCOLS, Place
+from worker.backends.places import Place
 from worker.calls import Calls
 from worker.conversation import Conversation
 from worker.crashpoints import reach
@@ -58,7 +58,7 @@ class Chain:
         self._parts = pace.parts
         self._settings = pace.settings
         self._place = Place.parse(claim.stays_at) if claim.stays_at else pace.parts.backends.place(claim.config)
-        self._can = PROTOCOLS[self._place.protocol]
+        self._can = self._place.can
         self._backend: Backend
         self._conversation: Conversation
         self.number = claim.step
