@@ -20,6 +20,7 @@ import openai
 from pydantic import BaseModel
 from yarl import URL
 
+from tools.text import storable
 from worker.backends.transport.bodies import clean, read
 from worker.backends.transport.faults import explain, rejected, stalled, unreadable
 from worker.backends.transport.sse import AnswerTooLong
@@ -28,6 +29,7 @@ from worker.errors import ProviderError, SettingsError
 Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
+_LONGEST_ID = 200
 _LARGEST = 64 * 2**20  # bytes of an answer in one piece
 # The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
 _ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
@@ -39,6 +41,12 @@ class Reply:
 
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """Return what the server's support asks for; headers may hold any bytes, which come as lone surrogates."""
+        said = self.headers.get("x-request-id")
+        return storable(said)[:_LONGEST_ID] if said else None
 
     def read(self, kind: type[Body], *, creating: bool = False) -> Body:
         """Return what the body says, checked; raises ProviderError, which `creating` leaves unknown."""
