@@ -35,7 +35,7 @@ class Parts:
 
         To create them takes longer than a pause between two claims. Looks, which wait there too, do not count.
         """
-        beginning = self.backends.waiting - self.looks.under_way
+        beginning = self.backends.queued - self.looks.under_way
         return beginning >= _QUEUED * self.settings.request_limit
 
     async def close(self) -> None:
