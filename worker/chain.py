@@ -96,6 +96,11 @@ class Chain:
         """Whether a step may go on there, or nobody knows: the conversation is not to be used again."""
         return self._unclear or (self._flight is not None and self._flight.unclear)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a step of the attempt was taken on, or may have been: its time counts whoever has it."""
+        return self._created > 0 or self._lost
+
     def give_up(self) -> None:
         """Give the conversation up, whatever goes on there."""
         self._unclear = True
