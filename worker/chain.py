@@ -8,7 +8,7 @@ from time import monotonic
 import structlog
 
 from worker.backends.base import Answer, Backend, Created, Ended, Failed, NeedsTools, Step
-from worker.backends.places import PROTOCOLS, Place
+from worker.backends.places import Place
 from worker.calls import Calls
 from worker.conversation import Conversation
 from worker.crashpoints import reach
@@ -58,7 +58,7 @@ class Chain:
         self._parts = pace.parts
         self._settings = pace.settings
         self._place = Place.parse(claim.stays_at) if claim.stays_at else pace.parts.backends.place(claim.config)
-        self._can = PROTOCOLS[self._place.protocol]
+        self._can = self._place.can
         self._backend: Backend
         self._conversation: Conversation
         self.number = claim.step
@@ -95,6 +95,11 @@ class Chain:
     def unclear(self) -> bool:
         """Whether a step may go on there, or nobody knows: the conversation is not to be used again."""
         return self._unclear or (self._flight is not None and self._flight.unclear)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step of the attempt was taken on, or may have been: its time counts whoever has it."""
+        return self._created > 0 or self._lost
 
     def give_up(self) -> None:
         """Give the conversation up, whatever goes on there."""

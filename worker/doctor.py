@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from worker.backends.places import PROTOCOLS, Place
+from worker.backends.places import Place
 from worker.errands import Errand, Send, Target
 from worker.errors import SchemaError
 from worker.settings import Settings
@@ -204,7 +204,7 @@ def steps_of_ended_runs(database: Database, hours: float) -> dict[Target, str]:
             runs = auditing.recently_ended(connection, hours, after)
             steps = auditing.last_steps(connection, runs)
         for step, place, run_id in steps:
-            if PROTOCOLS[Place.parse(place).protocol].resumes:
+            if Place.parse(place).can.resumes:
                 found[Target(step, place)] = run_id
         if len(runs) < auditing.MOST:
             return found

@@ -13,7 +13,7 @@ import structlog
 from redis.asyncio import Redis as AsyncRedis
 
 from worker import urls
-from worker.backends.places import PROTOCOLS, Place
+from worker.backends.places import Place
 from worker.outlet import Outlet
 from worker.settings import Settings
 from worker.store.claiming import Claim
@@ -65,7 +65,7 @@ def is_published(claim: Claim, settings: Settings) -> bool:
     said: bool | None = claim.config.get("stream")
     if said is not None or settings.stream == "on":
         return said is not False
-    return not PROTOCOLS[Place.of(claim.config, settings.backend).protocol].resumes
+    return not Place.of(claim.config, settings.backend).can.resumes
 
 
 def voice(emit: Callable[..., None], step: int) -> Callable[[str], None]:

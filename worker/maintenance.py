@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from worker.backends.places import PROTOCOLS, Place
+from worker.backends.places import Place
 from worker.errands import Errand, Outcome, Send, Target
 from worker.settings import Settings
 from worker.store import claiming, cleaning
@@ -124,7 +124,7 @@ def _delete(database: Database, conversations: Sequence[Target], send: Send) -> 
 
 
 def _is_there(conversation: Target) -> bool:
-    return PROTOCOLS[Place.parse(conversation.place).protocol].keeps
+    return Place.parse(conversation.place).can.keeps
 
 
 def _release(database: Database, conversation: str, days: float) -> bool:

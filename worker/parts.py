@@ -35,7 +35,7 @@ class Parts:
 
         To create them takes longer than a pause between two claims.
         """
-        return self.backends.waiting >= _QUEUED * self.settings.request_limit
+        return self.backends.queued >= _QUEUED * self.settings.request_limit
 
     async def close(self) -> None:
         """End what goes on, and close the connections."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import ask, completed, look, refused, transience
+from tests.scripted import answer, ask, completed, look, refused, saying, step, transience
 from worker.backends.base import Done, Failed, NeedsTools
 from worker.response import HostedCall, Usage
 
@@ -191,3 +191,10 @@ def test_a_refusal_is_the_answer_where_there_is_no_other() -> None:
     assert isinstance(alone, Done)
     assert isinstance(beside, Done)
     assert (alone.text, beside.text) == ("I cannot do that.", "Done.")
+
+
+def test_a_request_id_that_is_no_text_is_kept_as_some() -> None:
+    """Expected: a step that is paid for is kept, whatever bytes a proxy has put into the headers of its answer."""
+    said = answer(200, {"id": "resp_1"}, {"X-Request-Id": "req_\xff"})
+    created = ask(saying(said), lambda backend: backend.create(step()))
+    assert (created.id, created.request_id) == ("resp_1", "req_?")

@@ -14,7 +14,7 @@ from worker.engine import Engine
 from worker.lifecycle import Status
 from worker.models import Attempt, Thread
 from worker.response import Usage
-from worker.store import asking
+from worker.store import asking, assistants
 
 ANSWER = Done("an answer", Usage(), "item_1")
 BUG = RuntimeError("a bug of ours")
@@ -28,13 +28,13 @@ def ground(sqlite_url: str) -> Iterator[Ground]:
     ground.close()
 
 
-def carried(ground: Ground, provider: Provider, *, cancel: bool = False) -> Any:
-    """Let an engine carry one run on this provider; returns the run's row when it has ended."""
+def carried(ground: Ground, provider: Provider | None = None, *, cancel: bool = False) -> Any:
+    """Let an engine carry one run on this provider, or on real backends; returns the run's row when it has ended."""
     run_id = ground.submit()
     engine = Engine("node", ["default"], lambda: parts(ground, provider), lambda _queues: None)
     engine.start(lambda: None)
     try:
-        if cancel:
+        if cancel and provider:
             wait_until(lambda: provider.looked, "a response in flight")
             ground.write(asking.ask_cancel, run_id)
         wait_until(lambda: ground.row(run_id).finished_at, "the end of the run")
@@ -77,3 +77,11 @@ def test_a_cancel_that_crashes_every_time_leaves_its_conversation(ground: Ground
     assert carried(ground, provider, cancel=True).status == Status.CANCELLED
     assert (len(provider.created), of_attempt(ground).crashes) == (1, 2)
     assert conversation(ground) is None
+
+
+def test_a_protocol_that_this_version_does_not_know_ends_its_runs(ground: Ground) -> None:
+    """Expected: the run of an assistant of a newer version is let go to other workers, and in the end has failed."""
+    ground.assistant_id = ground.write(assistants.apply, "newer", {"model": "m", "backend": "of_tomorrow"})[0].id
+    row = carried(ground)
+    assert (row.status, row.error_code, row.attempt) == (Status.FAILED, "unknown_backend", 1)
+    assert of_attempt(ground).crashes == 2

@@ -12,13 +12,13 @@ import uvloop
 from tests.conformance.ground import Ground
 from tests.driving import drive_on
 from tests.workbench import Provider, parts
-from worker.backends.base import Created, Done, Step
+from worker.backends.base import Created, Done, Look, NeedsTools, Step
 from worker.errors import ProviderError
 from worker.lifecycle import Status
 from worker.limits.gates import Admission
 from worker.pace import HandOver, Held, Pace
 from worker.parts import Parts
-from worker.response import Usage
+from worker.response import Asked, Usage
 from worker.store.claiming import Claim
 
 
@@ -91,15 +91,15 @@ class Clock:
 
 
 class Refusing(Provider):
-    """Meets its first create with an error."""
+    """Meets the create of one step with an error, once."""
 
-    def __init__(self, error: ProviderError) -> None:
-        super().__init__(ANSWER)
-        self._errors = [error]
+    def __init__(self, error: ProviderError, *looks: Look, step: int = 0) -> None:
+        super().__init__(*looks, ANSWER)
+        self._errors = {step: error}
 
     async def create(self, step: Step) -> Created:
-        if self._errors:
-            raise self._errors.pop()
+        if error := self._errors.pop(step.number, None):
+            raise error
         return await super().create(step)
 
 
@@ -156,3 +156,20 @@ def test_waiting_for_a_place_does_not_age(ground: Ground, monkeypatch: pytest.Mo
     row = driven(ground, bench)
     left = (row.deadline_at - ground.now()).total_seconds()
     assert (row.status, HOUR / 2 - 60 < left <= HOUR / 2) == (Status.COMPLETED, True)
+
+
+def test_what_stood_still_is_handed_over(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: a worker that stops while the limits hold back a later step leaves the run all the time that it had."""
+    asked = NeedsTools((Asked("call_1", "no_tool", "{}"),), Usage(), "item_1")
+    run, provider = ground.submit(), Refusing(REFUSED, asked, step=1)
+    clock, bench = Clock(monkeypatch), parts(ground, provider)
+    held = Held(replace(ground.take(), seconds_left=HOUR / 2))
+
+    async def over() -> None:
+        clock.pass_hour()
+        held.tell(stop=True)
+
+    monkeypatch.setattr(bench.outage, "over", over)
+    asyncio.run(drive_on(held, bench))
+    left = (ground.row(run).deadline_at - ground.now()).total_seconds()
+    assert (held.handed_over, HOUR / 2 - 60 < left <= HOUR / 2) == (True, True)

@@ -108,9 +108,9 @@ class Backends:
         return self._made[place]
 
     @property
-    def waiting(self) -> int:
-        """Return how many requests wait for their turn, nearly all of them to begin something."""
-        return sum(http.bound.waiting for http in self._opened)
+    def queued(self) -> int:
+        """Return how many requests wait for their turn at each server, or more: a run may be one of any server."""
+        return min((http.bound.queued for http in self._opened), default=0)
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:
         """Return the server and the key that an assistant's limits belong to."""

@@ -46,6 +46,11 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         return f"{self.protocol} {self.base_url or '-'} {self.key or '-'}"
 
+    @property
+    def can(self) -> "Capabilities":
+        """Return what its protocol can do; of one of another version, which may be all, nothing there is given up."""
+        return PROTOCOLS.get(self.protocol, _UNKNOWN)
+
 
 def _named(text: str) -> str | None:
     return None if text == "-" else text
@@ -114,5 +119,6 @@ PROTOCOLS: Mapping[str, Capabilities] = {
     ),
 }
 """By the word that an assistant's `backend`, or RUNWRIGHT_BACKEND, says."""
+_UNKNOWN = Capabilities("a protocol of another version", frozenset(), (), resumes=True, keeps=True, holds=True)
 FOR_A_MODEL = frozenset().union(*(one.settings for one in PROTOCOLS.values()))
 """Every key of an assistant that some protocol takes for its model."""

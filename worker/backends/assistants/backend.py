@@ -139,7 +139,7 @@ class AssistantsBackend:
                 raise
             return await self._past(step, previous, error)
         reply.read(Made)  # what is no answer of the server's has not given them to the run
-        return Created(previous, reply.headers.get("x-request-id"), headers=reply.headers)
+        return Created(previous, reply.request_id, headers=reply.headers)
 
     async def _past(self, step: Step, previous: str, refusal: ProviderError) -> Created:
         """Go on where a run does not wait for these outputs: it has them already, or has ended without them."""
@@ -250,8 +250,8 @@ class AssistantsBackend:
 
 
 def _created(thread: str, run: str, reply: Reply | None = None) -> Created:
-    headers = reply.headers if reply else {}
-    return Created(paths.provider_id(thread, run), headers.get("x-request-id"), headers=headers)
+    ident = paths.provider_id(thread, run)
+    return Created(ident, reply.request_id, headers=reply.headers) if reply else Created(ident)
 
 
 def _is_of(run: RunBody, step: Step) -> bool:

@@ -85,7 +85,7 @@ class ForegroundBackend:
             raise _worked(error) from None
         connection = connection or reading(None, end=_whole(answer, reply.body))
         connection.ends.callback(self._http.places.release)
-        ident, request_id = _known_by(answer.id), reply.headers.get("x-request-id")
+        ident, request_id = _known_by(answer.id), reply.request_id
         return Created(ident, request_id, connection, keeps_slot=True, headers=reply.headers)
 
     async def adopt(self, step: Step, after: str) -> None:

@@ -69,7 +69,7 @@ class ResponsesBackend:
         except ProviderError:
             stream.close()
             raise
-        return Created(ident, reply.headers.get("x-request-id"), stream, headers=reply.headers)
+        return Created(ident, reply.request_id, stream, headers=reply.headers)
 
     def _told(self, event: bytes) -> Look:
         response = read(event, EndedEvent).response
@@ -131,7 +131,7 @@ class ResponsesBackend:
 
 def _created(reply: Reply) -> Created:
     ident = reply.read(Named, creating=True).id
-    return Created(ident, reply.headers.get("x-request-id"), headers=reply.headers)
+    return Created(ident, reply.request_id, headers=reply.headers)
 
 
 def _path(provider_id: str) -> str:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -20,6 +21,7 @@ import openai
 from pydantic import BaseModel
 from yarl import URL
 
+from tools.text import storable
 from worker.backends.transport.bodies import clean, read
 from worker.backends.transport.faults import explain, rejected, stalled, unreadable
 from worker.backends.transport.sse import AnswerTooLong
@@ -28,6 +30,8 @@ from worker.errors import ProviderError, SettingsError
 Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
+_LONGEST_ID = 200
+_STUCK = 2.0  # seconds
 _LARGEST = 64 * 2**20  # bytes of an answer in one piece
 # The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
 _ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
@@ -39,6 +43,12 @@ class Reply:
 
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """Return what the server's support asks for; headers may hold any bytes, which come as lone surrogates."""
+        said = self.headers.get("x-request-id")
+        return storable(said)[:_LONGEST_ID] if said else None
 
     def read(self, kind: type[Body], *, creating: bool = False) -> Body:
         """Return what the body says, checked; raises ProviderError, which `creating` leaves unknown."""
@@ -65,15 +75,23 @@ Read = TypeVar("Read", bound=Opening)
 class Bound(asyncio.Semaphore):
     """How many may be at something at once, and how many wait for that."""
 
-    waiting = 0
+    _waiting = 0
+    _moved_at = 0.0
+
+    @property
+    def queued(self) -> int:
+        """Return how many wait for their turn; none where nobody's has come for a while, as at a server that hangs."""
+        return self._waiting if monotonic() - self._moved_at < _STUCK else 0
 
     async def acquire(self) -> Literal[True]:
         """Wait for a place, and take it."""
-        self.waiting += 1
+        self._waiting += 1
         try:
-            return await super().acquire()
+            await super().acquire()
         finally:
-            self.waiting -= 1
+            self._waiting -= 1
+        self._moved_at = monotonic()
+        return True
 
 
 class Http:

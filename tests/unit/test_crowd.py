@@ -1,0 +1,82 @@
+"""A worker claims no more than can be begun soon; a server at which nothing moves keeps it from no other server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.conformance.ground import Ground
+from tests.scripted import EMPTY, Request, answer, saying, scripted
+from tests.servers import wait_until
+from tests.workbench import parts
+from worker.backends.places import Place
+from worker.backends.transport import connections
+from worker.engine import Engine
+from worker.lifecycle import Status
+from worker.store import assistants
+
+CROWD = 8  # what waits for the one place of these servers, and one that has it
+
+
+@pytest.fixture
+def ground(sqlite_url: str) -> Iterator[Ground]:
+    """Give a SQLite database with an assistant."""
+    ground = Ground(sqlite_url)
+    yield ground
+    ground.close()
+
+
+INPUT = [{"type": "text", "text": "hello"}]
+
+
+async def hang(_: Request) -> AsyncIterator[bytes]:
+    """Answer nothing."""
+    await asyncio.Event().wait()
+    yield b""
+
+
+def of(url: str) -> dict[str, str]:
+    return {"protocol": "responses", "base_url": url}
+
+
+def test_a_server_that_hangs_stops_no_run_of_another(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: its runs wait for their turn there, and what is due behind them is claimed and completes."""
+    monkeypatch.setattr(connections, "_STUCK", 0.2)
+
+    async def story() -> Status:
+        async with scripted(hang) as stuck, scripted(saying(answer(200, EMPTY | {"id": "r_1"}))) as good:
+            for name, server in (("stuck", stuck), ("good", good)):
+                config = {"model": "m", "backend": of(server.url)}
+                ground.assistant_id = ground.write(assistants.apply, name, config)[0].id
+                run = [ground.submit(None, input=INPUT) for _ in range(6 * CROWD if name == "stuck" else 1)][-1]
+            bench = {"request_limit": 1, "claim_chunk": 4, "idle_poll": 0.1, "tool_grace": 0.1}
+            engine = Engine("node", ["default"], lambda: parts(ground, None, **bench), lambda _queues: None)
+            engine.start(lambda: None)
+            try:
+                await asyncio.to_thread(wait_until, lambda: ground.row(run).finished_at, "the end of its run")
+            finally:
+                assert await asyncio.to_thread(engine.stop, 20)
+            return ground.status(run)
+
+    assert asyncio.run(story()) is Status.COMPLETED
+
+
+def test_a_worker_is_crowded_where_all_its_servers_are(ground: Ground) -> None:
+    """Expected: so many that wait at each of two servers, and not at one of them."""
+
+    async def story() -> list[bool]:
+        bench = parts(ground, None, request_limit=1)
+        bounds = [bench.backends.at(Place("responses", f"http://127.0.0.1:{port}/v1")).slot() for port in (1, 2)]
+        waiting = []
+        found = []
+        for bound in bounds:
+            waiting += [asyncio.create_task(bound.acquire()) for _ in range(CROWD + 1)]
+            await asyncio.sleep(0)
+            found.append(bench.crowded)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        await bench.close()
+        return [*found, bench.crowded]
+
+    assert asyncio.run(story()) == [False, True, False]
