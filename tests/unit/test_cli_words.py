@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from tasks.bulk import Change
+from tasks.cli.change_commands import changed
 from tasks.cli.run_tables import run_details, runs_table
 from tasks.cli.stack import Stack
 from tasks.cli.status_commands import _lines
@@ -105,6 +107,20 @@ def test_a_call_of_the_providers_is_marked() -> None:
         "code_interpreter (the provider's)",
         "pay",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status.CANCELLED, "cancelled"),
+        (Status.COMPLETED, "completed"),
+        (Status.IN_PROGRESS, "in_progress, asked to cancel"),
+    ],
+)
+def test_a_cancel_that_is_still_to_be_carried_out_says_so(status: Status, words: str) -> None:
+    """Expected: a run that goes on for a moment does not read as if nothing had been asked of it."""
+    assert changed(Change.CANCEL, {"id": "r", "status": status}) == f"run r: {words}"
+    assert changed(Change.RETRY, {"id": "r", "status": Status.QUEUED}) == "run r: queued"
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
