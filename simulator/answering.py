@@ -21,7 +21,7 @@ _VERBATIM = re.compile(
 _TELLING_KEY = re.compile(
     r"supplier|customer|vendor|from|date|number|no\b|total|amount|vat|due|subject|status", re.IGNORECASE
 )
-_LEAD = re.compile(r"^(?:please\s+)?\w+(?:\s+up)?\s+(?:(?:its|the|their|this|an?)\s+)?", re.IGNORECASE)
+_LEAD = re.compile(r"^(?:please\s+)?\w+(?:\s+(?:up|out))?\s+(?:(?:its|the|their|this|an?)\s+)?", re.IGNORECASE)
 _KEY_FACTS = 6
 
 

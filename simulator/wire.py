@@ -9,13 +9,15 @@ from typing import Any
 
 JsonObject = dict[str, Any]
 
-# Families as GET /v1/models lists them, and the dated name under which a response reports each (recorded).
+# Families as GET /v1/models lists them, and the dated name under which a response reports each (recorded); the last is
+# that of the shipped assistants, of which no dated name was seen.
 MODELS = {
     "gpt-5.6": "gpt-5.6-sol",
     "gpt-5": "gpt-5-2025-08-07",
     "gpt-4.1": "gpt-4.1-2025-04-14",
     "gpt-4o": "gpt-4o-2024-08-06",
     "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
+    "gpt-6-luna": "gpt-6-luna",
 }
 HOSTED = ("code_interpreter", "file_search")
 """The tools of the provider's own that are simulated."""

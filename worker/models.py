@@ -14,6 +14,8 @@ _JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgres
 _Id = String(200)
 # SQLite numbers rows by itself only in a column declared INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
+# Of USD, in what is summed up: floats add noise behind them.
+COST_DIGITS = 12
 
 
 class Base(DeclarativeBase):

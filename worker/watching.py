@@ -44,6 +44,8 @@ _KINDS = {
     "tool_finished": "output",
     "tool_written_off": "output",
     "hosted_calls": "output",
+    "denied": "output",
+    "answered": "output",
     "asked": "question",
 }
 _ASKED = ("call_id", "name", "arguments")
@@ -190,7 +192,7 @@ class Watcher:
             case "requires_action":
                 asked = [ledger[ident] for ident in data.get("calls", ()) if ident in ledger]
                 return tuple({key: call[key] for key in _ASKED} for call in asked)
-            case "tool_finished" | "tool_written_off":
+            case "tool_finished" | "tool_written_off" | "denied" | "answered":
                 call = ledger.get(data["call_id"], {"call_id": data["call_id"], "error": data.get("error")})
                 return ({key: call[key] for key in _ANSWERED if key in call},)
             case "hosted_calls":

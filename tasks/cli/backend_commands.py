@@ -24,6 +24,7 @@ _CAN = {
     "holds": "waits for outputs of tools",
 }
 _OPENAI = "OpenAI"
+_SIMULATED = "the simulator of `runwright up` takes any key, at the OPENAI_BASE_URL that `up` shows as provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,13 @@ class _Row:
             "protocol": place.protocol,
             "address": _address(place, settings),
             "key": place.key,
-            "key_set": None if place.key is None else settings.key(place.key) is not None,
+            "key_set": _key_set(place, settings),
             "assistants": self.assistants,
             "reachable": found.get("reachable"),
             "error": self.outcome.error or found.get("error"),
             "models": found.get("models"),
             **{name: found.get(name) for name in ("conversations", "responses", "assistants_api")},
-            "hints": list(_hints(self, found)),
+            "hints": list(_hints(self, found, settings)),
         }
 
 
@@ -88,8 +89,17 @@ def _rows() -> list[_Row]:
         place = Place.of(version.config, default)
         names.setdefault(place, []).append(version.name)
         models.setdefault(place, set()).add(version.config["model"])
-    outcomes = {one.target.place: one for one in send(Errand.SURVEY, [Target("", str(place)) for place in names])}
-    return [_Row(place, used, models.get(place, set()), outcomes[str(place)]) for place, used in names.items()]
+    asked = [Target("", str(place)) for place in names if _key_set(place, door.settings) is not False]
+    seen = {one.target.place: one for one in send(Errand.SURVEY, asked)}
+    return [
+        _Row(place, used, models.get(place, set()), seen.get(str(place)) or Outcome(Target("", str(place))))
+        for place, used in names.items()
+    ]
+
+
+def _key_set(place: Place, settings: Settings) -> bool | None:
+    """Tell whether this process has the key of a place; None where it needs none."""
+    return None if place.key is None else settings.key(place.key) is not None
 
 
 def _protocol(name: str, can: Capabilities) -> dict[str, Any]:
@@ -120,10 +130,15 @@ def _seen(told: Mapping[str, Any]) -> Iterator[str]:
         yield "not reachable"
     if told["error"]:
         yield told["error"]
+    if told["key_set"] is False:
+        yield "not asked"
 
 
-def _hints(row: _Row, found: Mapping[str, Any]) -> Iterator[str]:
-    """Say where an assistant's protocol, or its model, is not what the server was seen to have."""
+def _hints(row: _Row, found: Mapping[str, Any], settings: Settings) -> Iterator[str]:
+    """Say why it was not asked, and where a protocol or a model is not what the server was seen to have."""
+    if _key_set(row.place, settings) is False:
+        simulated = f"; {_SIMULATED}" if row.place.base_url is None and not settings.openai_base_url else ""
+        yield f"not asked: set {row.place.key} here, as the workers have it{simulated}"
     if row.place.protocol == "responses" and found.get("conversations") is False:
         yield "this server keeps no conversations; say `responses-stateless` or `chat`"
     if row.place.protocol == "assistants" and found.get("assistants_api") is False:

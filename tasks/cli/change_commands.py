@@ -11,7 +11,7 @@ from tasks.bulk import Change
 from tasks.cli.bar import bar
 from tasks.cli.output import JsonOption, emit, note, say
 from worker.errors import UsageError
-from worker.lifecycle import Status
+from worker.lifecycle import TERMINAL, Status
 from worker.producer import producer
 from worker.store.choosing import Chosen
 
@@ -54,7 +54,7 @@ def cancel(
     """Ask for a cancel of runs by id or by choice; a running one ends when its provider's run has."""
     chosen = _chosen(status, since, batch_id=batch, error=error, assistant=assistant, queue=queue)
     if _by_id(ids, chosen, dry_run=dry_run):
-        _each(ids or (), runs.cancel, as_json=as_json)
+        _each(Change.CANCEL, ids or (), runs.cancel, as_json=as_json)
     else:
         change_all(Change.CANCEL, chosen, dry_run=dry_run, as_json=as_json)
 
@@ -76,7 +76,12 @@ def retry(
     """Reopen ended runs by id or by choice for one further attempt; completed ones are refused."""
     chosen = _chosen(status, since, batch_id=batch, error=error, assistant=assistant, queue=queue)
     if _by_id(ids, chosen, dry_run=dry_run):
-        _each(ids or (), lambda run_id: runs.retry(run_id, start_over=start_over).status(), as_json=as_json)
+        _each(
+            Change.RETRY,
+            ids or (),
+            lambda run_id: runs.retry(run_id, start_over=start_over).status(),
+            as_json=as_json,
+        )
     elif start_over:
         raise UsageError("--start-over is decided run by run; name them by their ids")
     else:
@@ -134,7 +139,7 @@ def _by_id(ids: list[str] | None, chosen: Chosen, *, dry_run: bool) -> bool:
     return bool(ids)
 
 
-def _each(ids: Iterable[str], act: Callable[[str], Status], *, as_json: bool) -> None:
+def _each(change: Change, ids: Iterable[str], act: Callable[[str], Status], *, as_json: bool) -> None:
     """Do all that can be done, then report what could not."""
     done: list[dict[str, Any]] = []
     wrong: list[str] = []
@@ -147,6 +152,12 @@ def _each(ids: Iterable[str], act: Callable[[str], Status], *, as_json: bool) ->
         emit(done)
     else:
         for one in done:
-            say(f"run {one['id']}: {one['status']}")
+            say(changed(change, one))
     if wrong:
         raise UsageError("\n".join(wrong))
+
+
+def changed(change: Change, one: dict[str, Any]) -> str:
+    """Return the line about a run that was changed; its worker carries out a cancel, so it may not have ended."""
+    waits = change is Change.CANCEL and one["status"] not in TERMINAL
+    return f"run {one['id']}: {one['status']}{', asked to cancel' if waits else ''}"

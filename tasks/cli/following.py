@@ -4,7 +4,7 @@ from tasks import runs
 from tasks.cli.output import ERR, OUT, clean, emit_line, note, number
 from tasks.cli.run_tables import STYLES, called, short
 from tasks.cli.waiting import LISTS, hint
-from worker.lifecycle import Status
+from worker.lifecycle import TERMINAL, Status
 from worker.producer import producer
 from worker.store.reading import RunView
 from worker.telling import RunEvent
@@ -12,8 +12,9 @@ from worker.telling import RunEvent
 
 def follow(handle: runs.RunHandle, *, after: str | None, timeout: float | None, as_json: bool) -> RunView:
     """Show what happens to a run until it has ended or the time is over, and return it."""
-    hint(producer().database, ERR)
-    screen = _Screen()
+    if handle.status() not in TERMINAL:
+        hint(producer().database, ERR)
+    screen = Screen()
     try:
         for event in handle.events(after, timeout):
             if as_json:
@@ -26,7 +27,7 @@ def follow(handle: runs.RunHandle, *, after: str | None, timeout: float | None, 
     return handle.result()
 
 
-class _Screen:
+class Screen:
     """Keeps what the model says and what happens on lines of their own."""
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class _Screen:
     def show(self, event: RunEvent) -> None:
         """Show one event."""
         if event.restart:
+            self._break()
             self._note("begun anew; what the model has said of this step is void", "yellow")
         self._say(event.text or "")
         match event.kind:
@@ -59,16 +61,18 @@ class _Screen:
             self._open = not text.endswith("\n")
 
     def _end(self, event: RunEvent) -> None:
-        if self._open:
-            OUT.print()
-            self._open = False
+        self._break()
         if event.status is not Status.COMPLETED:
             said = f": {event.error['code']}: {event.error['message']}" if event.error else ""
             self._note(f"{event.status}{said}", STYLES.get(event.status.value, ""))
 
     def end_line(self) -> None:
         """Break the line on a terminal; in a file what the model says stays as it is."""
-        if self._open and OUT.is_terminal:
+        if OUT.is_terminal:
+            self._break()
+
+    def _break(self) -> None:
+        if self._open:
             OUT.print()
             self._open = False
 

@@ -123,3 +123,11 @@ def test_what_is_wrong_is_told_in_its_row(sqlite_url: str, seen: Seen) -> None:
     shown = asyncio.run(beside(refusing, look))
     for words in ("HTTP 401", "not reachable", "RUNWRIGHT_KEY_B: not set here", "OPENAI_API_KEY: not set here"):
         assert words in shown
+    assert "not asked: set RUNWRIGHT_KEY_B here, as the workers have it" in shown
+    assert "not asked: set OPENAI_API_KEY here, as the workers have it; the simulator of `runwright up`" in shown
+
+
+def test_a_server_whose_key_is_not_set_here_is_not_asked(sqlite_url: str, seen: Seen) -> None:
+    """Expected: nothing is claimed of it, not even an error: the workers may have the key."""
+    (row,) = json.loads(seen("--json"))["places"]
+    assert (row["key_set"], row["reachable"], row["error"], row["models"]) == (False, None, None, None)

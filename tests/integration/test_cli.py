@@ -151,6 +151,8 @@ def test_a_run_from_submit_to_retry(cli: Run) -> None:
     assert shown["metadata"] == {"a": "b=c"}
     assert [event["name"] for event in shown["events"]] == ["submitted"]
     assert cli("cancel", run["id"], "--json").json() == [{"id": run["id"], "status": "cancelled"}]
+    assert cli("watch", run["id"]).err.endswith("cancelled\n")
+    assert "no worker" not in cli("watch", run["id"]).err  # it has ended: nobody waits
     assert [one["id"] for one in cli("list", "--status", "cancelled", "--json").json()] == [run["id"]]
     assert cli("list", "--status", "queued", "--json").json() == []
     assert cli("retry", run["id"], "--json").json() == [{"id": run["id"], "status": "queued"}]

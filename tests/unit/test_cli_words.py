@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from tasks.bulk import Change
+from tasks.cli.change_commands import changed
+from tasks.cli.following import Screen
 from tasks.cli.run_tables import run_details, runs_table
 from tasks.cli.stack import Stack
 from tasks.cli.status_commands import _lines
@@ -20,6 +23,7 @@ from worker.errors import RunwrightError
 from worker.lifecycle import Status
 from worker.store.overview import Overview, WorkerView
 from worker.store.reading import RunView
+from worker.telling import RunEvent
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 CALL = {"name": "pay", "arguments": "{}", "output": None, "status": "asked", "error": None, "call_id": "c1"}
@@ -105,6 +109,28 @@ def test_a_call_of_the_providers_is_marked() -> None:
         "code_interpreter (the provider's)",
         "pay",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status.CANCELLED, "cancelled"),
+        (Status.COMPLETED, "completed"),
+        (Status.IN_PROGRESS, "in_progress, asked to cancel"),
+    ],
+)
+def test_a_cancel_that_is_still_to_be_carried_out_says_so(status: Status, words: str) -> None:
+    """Expected: a run that goes on for a moment does not read as if nothing had been asked of it."""
+    assert changed(Change.CANCEL, {"id": "r", "status": status}) == f"run r: {words}"
+    assert changed(Change.RETRY, {"id": "r", "status": Status.QUEUED}) == "run r: queued"
+
+
+def test_a_step_that_is_said_anew_begins_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Expected: also in a file, where nothing else breaks what the model says."""
+    screen = Screen()
+    for number, event in enumerate(({"text": "Calcul"}, {"text": "Calculated.", "restart": True})):
+        screen.show(RunEvent(id=str(number), kind="text", status=Status.IN_PROGRESS, attempt=1, offset=0, **event))
+    assert capsys.readouterr().out == "Calcul\nCalculated."
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

@@ -142,6 +142,15 @@ def test_a_call_is_tried_again_with_the_column_that_the_error_names() -> None:
     assert ask(text, error, error).text.startswith("lookup_table could not help")
 
 
+def test_an_output_is_told_under_what_was_asked_for() -> None:
+    """Expected: the verb is left out whole, "work out" as well as "look up"."""
+    output = '{"name": "ACME"}'
+    for verb in ("look up", "find out"):
+        assert ask(f"{verb} the supplier ACME in suppliers.csv", output).text.startswith(
+            "Supplier ACME in suppliers.csv:"
+        )
+
+
 def test_a_question_is_answered_with_the_sentence_that_speaks_of_it() -> None:
     """Prose is answered by extraction, from the document or from earlier in the conversation."""
     notes = "The team met in Oslo. Delivery of the crane is delayed until June. Maria writes the plan for the budget."

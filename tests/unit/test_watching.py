@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import fakeredis
 import pytest
@@ -15,9 +17,10 @@ from worker import telemetry
 from worker.events import Events
 from worker.live import Broadcast, Entry, Live, is_published
 from worker.outlet import Outlet
-from worker.response import Usage
+from worker.response import Asked, Usage
 from worker.settings import Settings
-from worker.store import progress
+from worker.store import deciding, progress, settling
+from worker.store.deciding import Kind
 from worker.telling import RunEvent
 from worker.watching import Watcher
 
@@ -103,6 +106,32 @@ def test_redis_that_goes_away_changes_nothing_but_the_pieces(ground: Ground) -> 
     for gone in (live, None):
         assert heard(watch(ground, gone, run_id)) == [("done", 0, False)]
         assert heard(watch(ground, gone, run_id, first.id))[-1] == ("done", 0, True)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "status", "error"),
+    [
+        ("approval", deciding.deny, "failed", "denied"),
+        ("in_doubt", partial(deciding.answer, output="paid"), "completed", None),
+    ],
+    ids=["denied", "answered"],
+)
+def test_what_a_person_decides_is_told_as_what_came_of_the_call(
+    ground: Ground, question: Kind, answer: Any, status: str, error: str | None
+) -> None:
+    """Expected: the call that does not run any more has its output, or its error, among the events."""
+    run_id, held = ground.submit(), ground.take()
+    asked = [Asked("c1", "pay", "{}")]
+    ground.commit(held, progress.need_tools, step=0, calls=asked, effects={}, usage=Usage(), last_item=None)
+    ground.commit(held, deciding.ask, ["c1"], question, 60.0)
+    ground.commit(held, settling.park, 60.0)
+    with ground.database.write() as connection:
+        answer(connection, run_id, "c1", by="ann")
+    ground.settle(ground.take())
+    told = [event for event in watch(ground, None, run_id) if event.kind in ("question", "output")]
+    assert [event.kind for event in told] == ["question", "output"]
+    ((call,),) = (event.calls for event in told[1:])
+    assert (call["name"], call["status"], call["error"]) == ("pay", status, error)
 
 
 def test_a_journal_that_was_cleaned_leaves_the_end(ground: Ground) -> None:

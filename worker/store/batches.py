@@ -13,7 +13,7 @@ from worker.conditions import UNENDED
 from worker.dbtime import from_now
 from worker.errors import UsageError
 from worker.lifecycle import ACTIVE, Status
-from worker.models import Batch, Document, Pause, Run
+from worker.models import COST_DIGITS, Batch, Document, Pause, Run
 from worker.store import outbox
 
 _AWAITED = (Batch.on_end.is_not(None), Batch.sealed_at.is_not(None), Batch.ended_at.is_(None))
@@ -172,7 +172,7 @@ def _progress(connection: Connection, row: Any) -> Progress:
         statuses=statuses,
         input_tokens=tokens_in,
         output_tokens=tokens_out,
-        cost_usd=cost,
+        cost_usd=None if cost is None else round(cost, COST_DIGITS),
         budget_usd=row.budget_usd,
         held_back=_held_back(connection, row.id) if statuses.get(Status.QUEUED.value) else None,
     )

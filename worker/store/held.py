@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import locks
 from worker.errors import LostClaim
 from worker.lifecycle import Status
-from worker.models import Attempt, Batch, EventRow, Run, Spending, Thread, ToolCall
+from worker.models import COST_DIGITS, Attempt, Batch, EventRow, Run, Spending, Thread, ToolCall
 from worker.response import Usage
 from worker.store.claiming import Claim
 from worker.store.gathered import Gathered
@@ -155,7 +155,7 @@ class Hold:
         self.change(
             input_tokens=(row.input_tokens or 0) + usage.input_tokens,
             output_tokens=(row.output_tokens or 0) + usage.output_tokens,
-            cost_usd=None if cost is None else (row.cost_usd or 0.0) + cost,
+            cost_usd=None if cost is None else round((row.cost_usd or 0.0) + cost, COST_DIGITS),
         )
         if cost and self.claim.batch_id in self.group.budgeted:
             self.writes.insert(Spending, {"batch_id": self.claim.batch_id, "cost_usd": cost})
