@@ -226,7 +226,11 @@ class Chain:
             except ProviderError as error:
                 reach("outside.create.after")
                 admitted.failed(error)
-                return await self._refused(error)
+                if error.unknown:
+                    return self._answer_lost(error)
+                if not self._lost:  # else the intent still stands for the create before
+                    await self._pace.write(progress.withdraw)
+                raise  # here: a frame that has the error for an argument would be a cycle with it
             keeps_slot = created.keeps_slot
             reach("outside.create.after")
             admitted.taken(created)
@@ -245,17 +249,13 @@ class Chain:
             return await self._backend.create(heard)
         return await self._pace.unless_told(lambda: self._backend.create(heard), stop=False)
 
-    async def _refused(self, error: ProviderError) -> Failed | None:
-        """Say what comes of a create that failed: None where its answer was lost; raises where nothing was created."""
-        if error.unknown:
-            self._pace.emit("run.answer_lost", code=error.code, message=error.message)
-            if not self._can.resumes:
-                return Failed(error.code, error.message, Usage(), transient=True)
-            self._lost, self._lost_since = True, monotonic()
-            return None
-        if not self._lost:  # else the intent still stands for the create before
-            await self._pace.write(progress.withdraw)
-        raise error
+    def _answer_lost(self, error: ProviderError) -> Failed | None:
+        """Say what comes of a create that nobody knows the outcome of: None where it is to be looked for."""
+        self._pace.emit("run.answer_lost", code=error.code, message=error.message)
+        if not self._can.resumes:
+            return Failed(error.code, error.message, Usage(), transient=True)
+        self._lost, self._lost_since = True, monotonic()
+        return None
 
     async def _keep(self, created: Created) -> None:
         # A connection tells its first event when the model begins, which may be minutes after it was asked.

@@ -1,0 +1,103 @@
+"""A run that rests between two looks, for hours if it comes to that, hears all that is told to one that is driven."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tests.conformance.ground import Ground
+from tests.servers import wait_until
+from tests.workbench import Provider, parts
+from worker.backends.base import Done, Look, Pending
+from worker.engine import Engine
+from worker.lifecycle import Status
+from worker.models import EventRow
+from worker.response import Usage
+from worker.store import asking, leases
+
+HOUR = 3600.0
+
+
+class Patient(Provider):
+    """Wants to be looked at again in an hour, and stops what it is asked to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(Pending(look_after=HOUR))
+        self.stopped = False
+
+    async def look(self, provider_id: str) -> Look:
+        return Done("late", Usage(), "item_1") if self.stopped else await super().look(provider_id)
+
+    async def cancel(self, provider_id: str) -> None:
+        self.stopped = True
+
+
+class Resting:
+    """An engine with one run, which rests."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.ground = Ground(url)
+        self.run = self.ground.submit(timeout=timeout)
+        self.provider = Patient()
+        made = partial(parts, self.ground, self.provider, poll_max=HOUR, lease=1)
+        self.engine = Engine("node", ["default"], made, lambda _queues: None)
+        self.engine.start(lambda: None)
+        self.wait_for_rest(self.engine.worker)
+
+    def wait_for_rest(self, owner: str) -> None:
+        """Wait until the run is this worker's, and no task drives it."""
+        wait_until(lambda: self.row().owner == owner and self.provider.looked, "a look")
+        wait_until(lambda: self.engine._held and not self.engine._tasks, "a rest")
+
+    def row(self) -> Any:
+        return self.ground.row(self.run)
+
+    def journal(self) -> list[str]:
+        with self.ground.database.read() as connection:
+            return list(connection.execute(select(EventRow.name).order_by(EventRow.id)).scalars())
+
+    def close(self) -> None:
+        self.engine.stop(20)
+        self.ground.close()
+
+
+@pytest.fixture
+def resting(sqlite_url: str, request: pytest.FixtureRequest) -> Iterator[Resting]:
+    """Give an engine whose run has an hour, or what the parameter says."""
+    resting = Resting(sqlite_url, getattr(request, "param", HOUR))
+    yield resting
+    resting.close()
+
+
+def test_it_is_handed_over_when_its_worker_stops(resting: Resting) -> None:
+    """Expected: at once, by its runner, and once."""
+    assert resting.engine.stop(20)
+    assert (resting.row().owner, resting.journal().count("handed_over")) == (None, 1)
+    assert "released" not in resting.journal()
+
+
+def test_it_is_cancelled(resting: Resting) -> None:
+    """Expected: its response is stopped, and it ends without waiting for its next look."""
+    resting.ground.write(asking.ask_cancel, resting.run)
+    wait_until(lambda: resting.row().finished_at, "its end")
+    assert (resting.row().status, resting.provider.stopped) == (Status.CANCELLED, True)
+
+
+@pytest.mark.parametrize("resting", [3.0], indirect=True)
+def test_it_ends_when_its_time_is_over(resting: Resting) -> None:
+    """Expected: expired, long before its next look."""
+    wait_until(lambda: resting.row().finished_at, "its end")
+    assert (resting.row().status, resting.provider.stopped) == (Status.EXPIRED, True)
+
+
+def test_it_is_let_go_with_a_lost_lease(resting: Resting) -> None:
+    """Expected: the worker goes on with it under its new id, once, and the old claim writes and wakes nothing."""
+    old = resting.engine.worker
+    resting.ground.write(leases.leave, old)
+    wait_until(lambda: resting.row().owner not in {None, old}, "a new claim")
+    resting.wait_for_rest(resting.engine.worker)
+    assert (len(resting.provider.created), resting.row().fence, len(resting.engine._held)) == (1, 2, 1)
+    assert resting.engine.stop(20)
+    assert resting.journal().count("handed_over") == 1
