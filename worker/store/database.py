@@ -1,5 +1,6 @@
 """Connections and transactions, the same on SQLite (WAL) and PostgreSQL."""
 
+import select
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
 from worker.urls import without_secret
 
@@ -51,7 +52,7 @@ class Database:
 
 # hide_parameters: an error that is logged must not hold the texts that people send.
 def _postgresql(url: str, pool_size: int) -> Engine:
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -62,6 +63,15 @@ def _postgresql(url: str, pool_size: int) -> Engine:
         # Each of our statements takes milliseconds at most; compiling one that is costed high would take a hundred.
         connection.execute("SET jit = off")
         connection.autocommit = False
+
+    @event.listens_for(engine, "checkout")
+    def _checkout(connection: Any, _record: Any, _proxy: Any) -> None:
+        # Nobody listens to an idle connection, so there is something to read only where the server has closed it, or is
+        # about to. To ask it (pool_pre_ping) costs a round trip for each transaction.
+        waiting = select.poll()
+        waiting.register(connection.fileno(), select.POLLIN)
+        if waiting.poll(0):
+            raise DisconnectionError("the server has closed the connection")
 
     return engine
 

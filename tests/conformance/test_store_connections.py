@@ -1,0 +1,37 @@
+"""Connections of the pool, and what becomes of those that PostgreSQL has closed meanwhile."""
+
+import select
+
+import psycopg
+from sqlalchemy import make_url, text
+
+from tests.servers import wait_until
+from worker.store.database import Database
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used(postgres_url: str) -> None:
+    """Expected: the next transaction has a new one and succeeds, as after a restart of the server."""
+    database = Database(postgres_url)
+    with database.write() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        idle = connection.connection.driver_connection
+    assert isinstance(idle, psycopg.Connection)
+    with psycopg.connect(make_url(postgres_url).set(drivername="postgresql").render_as_string(False)) as server:
+        server.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    told = select.poll()
+    told.register(idle.fileno(), select.POLLIN)
+    wait_until(lambda: bool(told.poll(0)), "the server's word")
+    with database.write() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+    database.close()
+
+
+def test_a_connection_is_used_again(postgres_url: str) -> None:
+    """Expected: one connection for transactions one after another, without a question to the server in between."""
+    database = Database(postgres_url)
+    pids = set()
+    for _ in range(3):
+        with database.read() as connection:
+            pids.add(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+    assert len(pids) == 1
+    database.close()
