@@ -153,6 +153,7 @@ class Chain:
         calls = Calls(self._pace, self._asked)
         if not self._lost:
             self._check_steps()
+            self._place.check(self._claim.config)
             calls.tools()  # before any call runs: what is missing here, another worker may have
         answers = await calls.answers() if self._conversation.id else []
         self._pace.heed()  # tools take time: what was asked meanwhile saves a provider run

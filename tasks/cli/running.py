@@ -58,7 +58,7 @@ def end(error: Exception) -> NoReturn:
 
 def _misused(error: typer.TyperException) -> str:
     """Say what is wrong with a command line, and whose help says more; nothing where that has been shown already."""
-    told = " ".join(error.format_message().split())
+    told = " ".join(error.format_message().split()).replace("Value error, ", "")  # pydantic's, who reads enumerations
     context = getattr(error, "ctx", None)
     return f"{told.rstrip('.')}; see `{context.command_path} --help`" if told and context else told
 

@@ -102,6 +102,7 @@ def test_retry_and_cancel_of_many(cli: Cli, door: Producer) -> None:
         (("cancel", "--status", "failed"), "status failed: cannot cancel such a run; only cancelling, in_progress"),
         (("retry", "--since", "soon"), "--since 'soon': write it as a number and s, m, h or d"),
         (("retry", "--batch", "nope"), "no batch 'nope'"),
+        (("pause", "thing", "x"), "Invalid value for 'queue|assistant|batch': 'thing' is not one of 'queue', "),
         (("cancel", "--assistant", "nope"), "no assistant 'nope' (there is: clerk)"),
     ],
 )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -280,6 +281,20 @@ def test_a_step_that_is_under_way_is_waited_for_where_it_is(ground: Ground, name
     asyncio.run(drive(Held(ground.take("w2")), replace(bench, backends=backends)))
     assert (ground.status(run), later.created, later.looked) == (Status.COMPLETED, [], ["response 1"])
     assert backends.asked == [Place("responses", None, "OPENAI_API_KEY")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "backend"),
+    [("hosted_tools", {"code_interpreter": {}}, "chat"), ("max_prompt_tokens", 300, "responses-stateless")],
+)
+def test_a_run_never_goes_without_what_its_backend_lacks(ground: Ground, key: str, value: Any, backend: str) -> None:
+    """Expected: where the workers' default backend is not the one it was applied for, it fails and says why, unpaid."""
+    ground.assistant_id = ground.write(assistants.apply, "asking", {"model": "m", key: value})[0].id
+    run, provider = ground.submit(), Foreground()
+    asyncio.run(drive(Held(ground.take()), parts(ground, provider, backend=backend)))
+    row = ground.row(run)
+    assert (row.status, row.error_code, provider.created) == (Status.FAILED, "unsupported", [])
+    assert f"the backend '{backend}' has no '{key}'" in row.error_message
 
 
 def test_a_worker_without_the_key_lets_the_run_go_to_others(ground: Ground) -> None:

@@ -128,9 +128,12 @@ def test_a_cancel_that_is_still_to_be_carried_out_says_so(status: Status, words:
 def test_a_step_that_is_said_anew_begins_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     """Expected: also in a file, where nothing else breaks what the model says."""
     screen = Screen()
-    said: list[dict[str, Any]] = [{"text": "Calcul"}, {"text": "Calculated.", "restart": True}]
-    for number, event in enumerate(said):
-        screen.show(RunEvent(id=str(number), kind="text", status=Status.IN_PROGRESS, attempt=1, offset=0, **event))
+    for text, restart in (("Calcul", False), ("Calculated.", True)):
+        screen.show(
+            RunEvent(
+                id="1-0-0", kind="text", status=Status.IN_PROGRESS, attempt=1, offset=0, text=text, restart=restart
+            )
+        )
     assert capsys.readouterr().out == "Calcul\nCalculated."
 
 

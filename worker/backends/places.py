@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from worker.errors import ProviderError
+
 DEFAULT_KEY = "OPENAI_API_KEY"
 KEY_PREFIX = "RUNWRIGHT_KEY_"
 """Of variables with keys: a configuration can name no others, so none can send what else is in the environment."""
@@ -42,6 +44,13 @@ class Place(NamedTuple):
         """Return what str() gave."""
         protocol, base_url, key = text.split(" ")
         return cls(protocol, _named(base_url), _named(key))
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise ProviderError where an assistant asks for what is not there: it was applied for another default."""
+        lacking = sorted((FOR_A_MODEL & config.keys()) - PROTOCOLS[self.protocol].settings)
+        if lacking:
+            told = f"the backend {self.protocol!r} has no {lacking[0]!r}; RUNWRIGHT_BACKEND was another at its `apply`"
+            raise ProviderError("unsupported", told)
 
     def __str__(self) -> str:
         return f"{self.protocol} {self.base_url or '-'} {self.key or '-'}"
