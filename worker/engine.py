@@ -53,7 +53,7 @@ class Engine:
         self._http = http
         self._held: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._let_go: list[str] = []
+        self._let_go: dict[str, float | None] = {}  # and the seconds left where its time stood still
         self._claiming: asyncio.Future[list[Claim]] | None = None
         self._left = False
         self._told_to_stop = False
@@ -262,7 +262,7 @@ class Engine:
         if self._held.get(run_id) is held:
             del self._held[run_id]
             if held.handed_over:  # one whose lease was lost is not ours to release: it may be ours anew
-                self._let_go.append(run_id)
+                self._let_go[run_id] = held.left
         self._due.set()
         if held.again_in is not None:
             self._loop.call_later(held.again_in, self._due.set)
@@ -326,13 +326,14 @@ class Engine:
             return
         with contextlib.suppress(LostClaim, TimeoutError):
             async with asyncio.timeout(self._settings.lease):
-                self._let_go += [claim.run_id for claim in await self._claiming]
+                self._let_go |= {claim.run_id: None for claim in await self._claiming}
         await self._hand_over()
 
     async def _hand_over(self) -> None:
         """Release the runs whose runners have let go, many in one transaction."""
         while self._let_go:
-            chunk, self._let_go = self._let_go[:_CHUNK], self._let_go[_CHUNK:]
+            chunk = dict(itertools.islice(self._let_go.items(), _CHUNK))
+            self._let_go = {run: left for run, left in self._let_go.items() if run not in chunk}
             await self._parts.store.write(leases.hand_over, self.worker, chunk)
 
     async def _leave(self) -> None:

@@ -43,6 +43,8 @@ class Held:
     stopping: bool = False
     handed_over: bool = False
     """What the runner leaves to the engine: to release the run with the others that are let go."""
+    left: float | None = None
+    """The seconds that it has left then, where its time stood still."""
     freed: str | None = None
     """The queue of the run that got the turn."""
     again_in: float | None = None

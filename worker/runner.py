@@ -55,9 +55,8 @@ class Runner:
                 self._chain.open()
             await self._to_its_end()
         except HandOver:
-            if self._chain.begun and (left := self._pace.moved()) is not None:
-                await self._pace.write(progress.stood_still, left)
             self._held.handed_over = True  # the engine lets go of all such runs at once
+            self._held.left = self._pace.moved() if self._chain.begun else None
             self._pace.emit("run.handed_over")
         except ProviderError as error:
             await self.give_up(error.message, error.code)

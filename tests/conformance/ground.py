@@ -80,7 +80,7 @@ class Ground:
 
     def hand_over(self, claim: Claim) -> None:
         """Let a held run go as it is."""
-        self.write(leases.hand_over, claim.worker, [claim.run_id])
+        self.write(leases.hand_over, claim.worker, {claim.run_id: None})
 
     def row(self, run_id: str) -> Any:
         """Return the whole row of a run."""

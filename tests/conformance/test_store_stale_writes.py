@@ -29,7 +29,6 @@ WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
     "intend": (progress.intend, [0, "item_stale"], {}),
     "crashed": (settling.crashed, [0.0, 3], {}),
     "withdraw": (progress.withdraw, [], {}),
-    "stood_still": (progress.stood_still, [60.0], {}),
     "mark_unknown": (progress.mark_unknown, [], {}),
     "created": (progress.created, [1, "resp_stale"], {}),
     "need_tools": (

@@ -274,7 +274,7 @@ def test_a_step_that_is_under_way_is_waited_for_where_it_is(ground: Ground, name
     ground.assistant_id = ground.write(assistants.apply, "anywhere", {"model": "m"})[0].id
     run, provider, held = ground.submit(), Slow(), Held(ground.take("w1"))
     asyncio.run(drive_and_tell(held, parts(ground, provider), provider.seen, stop=True))
-    ground.write(leases.hand_over, "w1", [run])
+    ground.write(leases.hand_over, "w1", {run: None})
     later = Provider(ANSWER)
     bench = parts(ground, later, backend=named)
     backends = Noting(bench.settings, later)

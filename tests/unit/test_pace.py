@@ -19,6 +19,7 @@ from worker.limits.gates import Admission
 from worker.pace import HandOver, Held, Pace
 from worker.parts import Parts
 from worker.response import Asked, Usage
+from worker.store import leases
 from worker.store.claiming import Claim
 
 
@@ -171,5 +172,6 @@ def test_what_stood_still_is_handed_over(ground: Ground, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(bench.outage, "over", over)
     asyncio.run(drive_on(held, bench))
+    ground.write(leases.hand_over, held.claim.worker, {run: held.left})
     left = (ground.row(run).deadline_at - ground.now()).total_seconds()
     assert (held.handed_over, HOUR / 2 - 60 < left <= HOUR / 2) == (True, True)

@@ -1,6 +1,6 @@
 """The lease of a worker: one row that keeps all its runs, by the database's clock; and what to do when it ends."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
@@ -100,9 +100,16 @@ def owned(connection: Connection, worker: str) -> set[str]:
     return set(connection.execute(select(Run.id).where(OWNED, Run.owner == worker)).scalars())
 
 
-def hand_over(connection: Connection, worker: str, run_ids: Collection[str]) -> int:
-    """Let runs of this worker go as they are, many at once: any worker goes on with the same provider runs."""
-    return _let_go(connection, "handed_over", worker, Run.id.in_(run_ids))
+def hand_over(connection: Connection, worker: str, runs: Mapping[str, float | None]) -> int:
+    """Let runs of this worker go as they are, many at once: any worker goes on with the same provider runs.
+
+    Where a run's time stood still, the seconds that it has left are given, and make its deadline anew.
+    """
+    mine = update(Run).where(OWNED, Run.owner == worker)
+    for run_id, left in runs.items():
+        if left is not None:
+            connection.execute(mine.where(Run.id == run_id).values(deadline_at=from_now(left)))
+    return _let_go(connection, "handed_over", worker, Run.id.in_(runs))
 
 
 def release(connection: Connection, worker: str, run_ids: Collection[str]) -> int:

@@ -44,11 +44,6 @@ def intend(
         hold.note("reissued", step=step)
 
 
-def stood_still(hold: Hold, seconds_left: float) -> None:
-    """Write the deadline of a run that is let go while its time stands still."""
-    hold.change(deadline_at=FromNow(seconds_left))
-
-
 def withdraw(hold: Hold) -> None:
     """Take the intent back: the provider said that nothing was created."""
     hold.change_attempt(intent_step=None)
