@@ -57,11 +57,12 @@ def begun(handles: Sequence[RunHandle]) -> bool:
 
 
 def cancel(_worker: Forked, handles: Sequence[RunHandle]) -> bool:
-    """Cancel each run once it is at the provider."""
-    due = [handle for handle in handles if begun([handle])]
-    for handle in due:
+    """Cancel the runs once all are at the provider: the first cancel is the worker's death, and the rest would hang."""
+    if not all(begun([handle]) for handle in handles):
+        return False
+    for handle in handles:
         handle.cancel()
-    return len(due) == len(handles)
+    return True
 
 
 def tell_to_stop(worker: Forked, handles: Sequence[RunHandle]) -> bool:
