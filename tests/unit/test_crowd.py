@@ -11,6 +11,7 @@ from tests.servers import wait_until
 from tests.workbench import parts
 from worker.backends.places import Place
 from worker.backends.transport import connections
+from worker.backends.transport.connections import Http, Reply
 from worker.engine import Engine
 from worker.lifecycle import Status
 from worker.store import assistants
@@ -80,3 +81,29 @@ def test_a_worker_is_crowded_where_all_its_servers_are(ground: Ground) -> None:
         return [*found, bench.crowded]
 
     assert asyncio.run(story()) == [False, True, False]
+
+
+def test_looks_leave_places_for_what_is_to_be_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: twice as many looks as requests may be open hold up no request that begins something."""
+
+    async def story() -> bytes:
+        http = Http(api_key="k", base_url="http://127.0.0.1:1/v1", requests=4, timeout=5)
+
+        async def send(method: str, _path: str, _content: bytes | None, *, creating: bool) -> Reply:
+            assert not creating
+            if method == "GET":
+                await asyncio.Event().wait()
+            return Reply({}, b"begun")
+
+        monkeypatch.setattr(http, "_send", send)
+        looks = [asyncio.create_task(http.send("GET", "/responses/r")) for _ in range(8)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            reply = await http.send("POST", "/conversations", b"{}")
+        for look in looks:
+            look.cancel()
+        await asyncio.wait(looks)
+        await http.close()
+        return reply.body
+
+    assert asyncio.run(story()) == b"begun"
