@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -26,7 +27,8 @@ _LONGEST_WAIT = 5.0
 # InternalError is also what a standby says that a failover has not yet promoted.
 _PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 _MOST = 500  # units in one commit
-_GATHER = 0.003  # seconds that units wait for others, once more than one has come together
+_GATHER = 0.01  # seconds that units wait for those of other runs, where some have come shortly before
+_SHORTLY = 0.05
 _Waiting = tuple[Job, asyncio.Future[Any]]
 
 
@@ -40,6 +42,8 @@ class StorePool:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="store")
         self._waiting: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
+        self._committed: set[str] = set()  # the runs of the newest commit
+        self._committed_at = 0.0
         self._lonely: set[asyncio.Task[None]] = set()
         # Those that wait for somebody's lock leave threads for claims and for the commits of the others.
         self._beside = asyncio.Semaphore(max(1, count - 2))
@@ -79,15 +83,23 @@ class StorePool:
     async def _commit_all(self) -> None:
         """Commit what waits until nothing does; what comes meanwhile gathers for the next commit."""
         try:
-            together = 1
             while self._waiting:
-                if together > 1:
+                if self._others_may_come():
                     await asyncio.sleep(_GATHER)
                 chosen = self._choose()
-                together = len(chosen)
                 await self._commit(chosen)
+                self._committed = {job.claim.run_id for job, _ in chosen}
+                self._committed_at = monotonic()
         finally:
             self._committing = None
+
+    def _others_may_come(self) -> bool:
+        """Tell whether to wait for company: a commit of one unit costs as much as one of ten, and ten of one far more.
+
+        What a run writes step by step, while no other does, goes at once.
+        """
+        others = any(job.claim.run_id not in self._committed for job, _ in self._waiting)
+        return others and monotonic() - self._committed_at < _SHORTLY
 
     def _choose(self) -> list[_Waiting]:
         """Take what goes into one commit: of each run only the first, since what it writes builds on its row."""

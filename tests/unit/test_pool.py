@@ -92,3 +92,35 @@ def test_a_commit_that_waits_for_a_lock_holds_up_nobody_else(sqlite_url: str, mo
 
     asyncio.run(story())
     ground.close()
+
+
+def test_units_of_several_runs_wait_for_company(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: what comes shortly after another run's commit goes together; what one run writes alone goes at once."""
+    ground = Ground(sqlite_url)
+    ground.boot()
+    for thread in ("a", "b", "c"):
+        ground.submit(thread)
+    first, second, third = ground.claim()
+    commits: list[int] = []
+
+    def carry_out(_connection: Connection, jobs: list[Job], *, alone: bool = False) -> list[Outcome]:
+        commits.append(len(jobs))
+        return [Outcome(None) for _ in jobs]
+
+    monkeypatch.setattr(held, "carry_out", carry_out)
+    pool = StorePool(ground.database, 1)
+
+    async def story() -> None:
+        monkeypatch.setattr("worker.pool._GATHER", 3600.0)
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                await pool.commit(first, progress.withdraw)
+        monkeypatch.setattr("worker.pool._GATHER", 0.5)
+        async with asyncio.timeout(10):
+            early = asyncio.create_task(pool.commit(second, progress.withdraw))
+            await asyncio.sleep(0)  # it waits already
+            await asyncio.gather(early, pool.commit(third, progress.withdraw))
+
+    asyncio.run(story())
+    ground.close()
+    assert commits == [1, 1, 1, 2]
