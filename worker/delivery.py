@@ -27,6 +27,7 @@ _AWAY = (OperationalError, redis.ConnectionError, redis.TimeoutError, OSError)
 _CHUNK = 100
 _TERM = 30.0  # seconds that a chunk may take; what one letter's own error keeps back is tried again after it
 _LIMIT = 5.0  # seconds for one answer of the result backend
+_GATHER = 0.03  # seconds; a look at the outbox costs as much as a request
 _CELERYS_QUEUE = "celery"
 _NAMES = uuid.UUID("5b1a4b3e-6f0e-4a53-9c0d-2f8a54f1a9f7")
 
@@ -46,27 +47,22 @@ class Delivery:
         self._outlet = outlet
         self._hooks = _hooks_app(settings)
         self._results = _results_app(settings)
-        self._asked = False
         self._away = False
 
     def __call__(self, name: str, fields: Mapping[str, Any]) -> None:
         """Queue a delivery; many ends at once need only one, and a broker that is away only the tick's."""
         if name == "worker.tended":
             self._outlet.put(self.deliver)
-        elif name == "run.ended" and not self._asked and not self._away and _is_awaited(fields["claim"]):
-            self._asked = True
-            self._outlet.put(self.deliver)
+        elif name == "run.ended" and not self._away and _is_awaited(fields["claim"]):
+            self._outlet.soon(self.deliver, _GATHER)
 
     def deliver(self) -> None:
         """Send some of what waits, and queue another round where there may be more."""
-        self._asked = False
         with self._database.read() as connection:
-            ending = batches.ending(connection)
+            ending, waiting = batches.ending(connection), outbox.waiting(connection)
         for batch_id in ending:
             self._write(batches.end, batch_id)
-        with self._database.read() as connection:
-            waiting = outbox.waiting(connection)
-        if not waiting:
+        if not (ending or waiting):
             return
         letters = self._write(outbox.take, _TERM, _CHUNK)
         self._send_all(letters)
