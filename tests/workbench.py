@@ -10,6 +10,7 @@ from tests.conformance.ground import Ground
 from tools.execution import Executor
 from tools.registry import Registry, tool_of
 from worker.backends.base import Created, Ended, Look, Opened, Step, Tail
+from worker.backends.bounds import Readers
 from worker.backends.choice import Backends
 from worker.backends.places import PROTOCOLS, Place
 from worker.events import Events
@@ -42,6 +43,7 @@ class Provider:
     def __init__(self, *looks: Look | Exception) -> None:
         self._looks = list(looks)
         self._slot = asyncio.Semaphore(64)
+        self._readers = Readers(48)
         self.created: list[Step] = []
         self.looked: list[str] = []
 
@@ -50,6 +52,9 @@ class Provider:
 
     def slot(self) -> asyncio.Semaphore:
         return self._slot
+
+    def readers(self) -> Readers:
+        return self._readers
 
     async def create(self, step: Step) -> Created:
         self.created.append(step)

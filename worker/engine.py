@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import os
 import random
@@ -121,7 +122,7 @@ class Engine:
         self.ready.set()
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         self._parts = self._make_parts()
         self._settings = self._parts.settings
         self._strays = Strays(self._parts.store)
@@ -229,7 +230,7 @@ class Engine:
     def _let_rest(self, held: Held, seconds: float) -> None:
         """Go on after so many seconds, or when the run is told something; one that rests takes the least memory."""
         wake = partial(self._go_on, held)
-        held.rests(self._loop.call_later(seconds, wake), wake)
+        held.rests(self._loop.call_later(seconds, wake, context=self._context), wake)
 
     async def _drive(self, held: Held) -> None:
         claim, rests = held.claim, None

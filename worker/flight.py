@@ -8,10 +8,11 @@ from worker.backends.base import Backend, Created, Done, Ended, Failed, Followin
 from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.looks import Watch
-from worker.pace import Pace, TimeUp
+from worker.pace import Pace, Rest, TimeUp
 from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
+_LINE = 10.0  # seconds after which a look goes out of its turn, should nobody call it
 
 
 class Flight:
@@ -21,6 +22,7 @@ class Flight:
         "_backend",
         "_began",
         "_following",
+        "_in_line",
         "_look_at",
         "_number",
         "_pace",
@@ -42,6 +44,7 @@ class Flight:
         kind = (pace.claim.assistant, number > 0)
         self._watch = Watch(pace.parts.looks, kind, self._began)
         self._look_at: float | None = None  # where the provider wishes it
+        self._in_line = False
         self.unclear = False
         """Nobody knows whether it has ended."""
 
@@ -50,6 +53,10 @@ class Flight:
         if self._following is not None:
             self._following.close()
         self._following = None
+        if self._watch.stands:  # its turn may have come
+            self._in_line = False
+            self._watch.leave()
+            self._backend.readers().call_next()
 
     async def ended(self) -> Ended:
         """Look at it when its like may have ended, until it has or has taken too long.
@@ -71,13 +78,32 @@ class Flight:
                 return await self._replace(*overdue)
 
     async def _until_due(self) -> None:
+        if self._watch.stands:
+            self._in_line = False
+            return
         if self._look_at is not None:
             await self._pace.wait_until(self._look_at)
             self._look_at = None
-            return
-        while due := self._watch.due():
-            await self._pace.wait_until(due)
+        else:
+            while due := self._watch.due():
+                await self._pace.wait_until(due)
         self._pace.heed()
+        if self._backend.readers().locked():
+            self._stand_in_line()
+
+    def _stand_in_line(self) -> None:
+        """Rest until it is this look's turn: so many are due at once that they would fill the memory with tasks."""
+        self._in_line = True
+        self._watch.stand()
+        self._backend.readers().stand_in_line(self._called)
+        raise Rest(min(_LINE, self._pace.seconds_left()))
+
+    def _called(self) -> bool:
+        """Go on, since it is this look's turn; tells whether it still waits for that."""
+        if called := self._in_line:
+            self._in_line = False
+            self._pace.held.tell()
+        return called
 
     def _within(self, look_after: float) -> float:
         """Take the provider's wish as far as ours go: no word of a server keeps a run waiting for ever."""

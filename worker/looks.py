@@ -32,6 +32,9 @@ class Chance(NamedTuple):
         return cls(random.uniform(0.7, 1.3), random.uniform(0.8, 1.0))
 
 
+_CHANCES = [Chance.draw() for _ in range(1000)]  # thousands that wait share them
+
+
 class Looks:
     """What one worker has learnt about all kinds of steps, and how many looks it has under way."""
 
@@ -76,13 +79,15 @@ class Looks:
 class Watch:
     """One step that is waited for, begun at `began` by the monotonic clock."""
 
-    __slots__ = ("_began", "_chance", "_due", "_looks", "_ran", "_seen", "_table")
+    __slots__ = ("_began", "_chance", "_due", "_looks", "_ran", "_seen", "_table", "stands")
 
     def __init__(self, looks: Looks, kind: Kind, began: float) -> None:
         self._looks, self._table, self._began = looks, looks.table(kind), began
         self._ran = 0.0
-        self._seen, self._chance = monotonic() - began, Chance.draw()
+        self._seen, self._chance = monotonic() - began, random.choice(_CHANCES)
         self._due: float | None = None
+        self.stands = False
+        """Its look is due, and waits for its turn or is under way."""
 
     def due(self) -> float | None:
         """Return when the next look is due by the monotonic clock, None for now.
@@ -95,15 +100,25 @@ class Watch:
         self._due = due if due > monotonic() + further else None
         return self._due
 
+    def stand(self) -> None:
+        """Count as one that waits for its turn, once."""
+        self._looks.under_way += not self.stands
+        self.stands = True
+
+    def leave(self) -> None:
+        """Count no longer."""
+        self._looks.under_way -= self.stands
+        self.stands = False
+
     async def look(self, ask: Callable[[], Awaitable[Look]]) -> Look:
         """Look, and learn from what is seen: it ran when it was asked for, or had ended by the time of the answer."""
         asked = monotonic() - self._began
-        self._looks.under_way += 1
+        self.stand()
         try:
             look = await ask()
         finally:
-            self._looks.under_way -= 1
-            self._seen, self._chance = monotonic() - self._began, Chance.draw()
+            self.leave()
+            self._seen, self._chance = monotonic() - self._began, random.choice(_CHANCES)
         if isinstance(look, Pending):
             self._table.ran(self._ran, asked)
             self._ran = asked

@@ -12,8 +12,6 @@ from worker.outage import Outage
 from worker.pool import StorePool
 from worker.settings import Settings
 
-_QUEUED = 8  # for each request that may be open at once
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -35,7 +33,7 @@ class Parts:
 
         To create them takes longer than a pause between two claims.
         """
-        return self.backends.queued >= _QUEUED * self.settings.request_limit
+        return self.backends.crowded
 
     async def close(self) -> None:
         """End what goes on, and close the connections."""

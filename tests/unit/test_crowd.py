@@ -9,14 +9,14 @@ from tests.conformance.ground import Ground
 from tests.scripted import EMPTY, Request, answer, saying, scripted
 from tests.servers import wait_until
 from tests.workbench import parts
+from worker.backends import bounds
 from worker.backends.places import Place
-from worker.backends.transport import connections
 from worker.backends.transport.connections import Http, Reply
 from worker.engine import Engine
 from worker.lifecycle import Status
 from worker.store import assistants
 
-CROWD = 8  # what waits for the one place of these servers, and one that has it
+CROWD = 4  # what waits for the one place of these servers, and one that has it
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def of(url: str) -> dict[str, str]:
 
 def test_a_server_that_hangs_stops_no_run_of_another(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expected: its runs wait for their turn there, and what is due behind them is claimed and completes."""
-    monkeypatch.setattr(connections, "_STUCK", 0.2)
+    monkeypatch.setattr(bounds, "_STUCK", 0.2)
 
     async def story() -> Status:
         async with scripted(hang) as stuck, scripted(saying(answer(200, EMPTY | {"id": "r_1"}))) as good:

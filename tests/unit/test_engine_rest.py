@@ -1,5 +1,7 @@
 """A run that rests between two looks, for hours if it comes to that, hears all that is told to one that is driven."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +13,7 @@ from tests.conformance.ground import Ground
 from tests.servers import wait_until
 from tests.workbench import Provider, parts
 from worker.backends.base import Done, Look, Pending
+from worker.backends.bounds import Readers
 from worker.engine import Engine
 from worker.lifecycle import Status
 from worker.models import EventRow
@@ -32,6 +35,24 @@ class Patient(Provider):
 
     async def cancel(self, provider_id: str) -> None:
         self.stopped = True
+
+
+class Busy(Provider):
+    """Has one place for looks, and answers none before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._readers = Readers(1)
+        self.may_answer = threading.Event()
+
+    async def look(self, provider_id: str) -> Look:
+        async with self._readers:
+            self.looked.append(provider_id)
+            await asyncio.to_thread(self.may_answer.wait, 20)
+            return Done("answer", Usage(), "item_1")
+
+    async def cancel(self, provider_id: str) -> None:
+        """Do nothing: what is asked has ended."""
 
 
 class Resting:
@@ -101,3 +122,27 @@ def test_it_is_let_go_with_a_lost_lease(resting: Resting) -> None:
     assert (len(resting.provider.created), resting.row().fence, len(resting.engine._held)) == (1, 2, 1)
     assert resting.engine.stop(20)
     assert resting.journal().count("handed_over") == 1
+
+
+def test_runs_stand_in_line_for_their_look(sqlite_url: str) -> None:
+    """Expected: while one look takes the only place no task waits for it, and a cancel is heard; then all end."""
+    ground, provider = Ground(sqlite_url), Busy()
+    runs = [ground.submit(None) for _ in range(5)]
+    made = partial(parts, ground, provider, poll_min=0.01)
+    engine = Engine("node", ["default"], made, lambda _queues: None)
+    engine.start(lambda: None)
+    try:
+        wait_until(lambda: provider.looked, "the first look")
+        wait_until(lambda: len(provider.created) == 5 and len(engine._tasks) == 1, "four that stand in line")
+        ground.write(asking.ask_cancel, next(run for run in runs if engine._held[run]._alarm is not None))
+        wait_until(lambda: len(engine._tasks) == 2, "one that heeds its cancel")
+        provider.may_answer.set()
+        wait_until(lambda: all(ground.row(run).finished_at for run in runs), "the ends")
+        statuses = [ground.status(run) for run in runs]
+    finally:
+        provider.may_answer.set()
+        engine.stop(20)
+        ground.close()
+    assert statuses.count(Status.CANCELLED) == 1
+    assert statuses.count(Status.COMPLETED) == 4
+    assert engine._parts.looks.under_way == 0

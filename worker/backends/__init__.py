@@ -3,6 +3,7 @@
 places      the protocols and what they can; where an assistant is served
 choice      the backend of each place
 base        what a backend must do and what it may answer: Pending | NeedsTools | Done | Failed
+bounds      how many requests are open at once at a server, and who waits for that
 responses/  OpenAI's Responses in background mode, one conversation per thread
 assistants/ Assistants v2: threads, and runs that wait there for the outputs of their calls
 foreground/ protocols that keep nothing: chat completions, Responses without state; a step lives on its connection

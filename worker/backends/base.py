@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tools.registry import Tool
+from worker.backends.bounds import Readers
 from worker.backends.places import Capabilities
 from worker.response import Asked, HostedCall, Usage
 
@@ -179,6 +180,10 @@ class Backend(Protocol):
 
     def slot(self) -> asyncio.Semaphore:
         """Return the places of the requests that are open at once; create is called in one of them."""
+        ...
+
+    def readers(self) -> Readers:
+        """Return the places of the looks that are open at once, which a look takes by itself."""
         ...
 
     async def create(self, step: Step) -> Created:

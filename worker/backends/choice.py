@@ -108,9 +108,9 @@ class Backends:
         return self._made[place]
 
     @property
-    def queued(self) -> int:
-        """Return how many requests wait for their turn at each server, or more: a run may be one of any server."""
-        return min((http.bound.queued for http in self._opened), default=0)
+    def crowded(self) -> bool:
+        """Whether all servers are, as far as is known: a further run may be one of any of them."""
+        return bool(self._opened) and all(http.bound.crowded for http in self._opened)
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:
         """Return the server and the key that an assistant's limits belong to."""

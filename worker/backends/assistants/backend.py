@@ -21,6 +21,7 @@ from worker.backends.assistants.catalogue import Catalogue
 from worker.backends.assistants.lists import listed
 from worker.backends.assistants.steps import Steps
 from worker.backends.base import Created, Done, Ended, Look, NeedsTools, Opened, Pending, Step, Tail
+from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import CONVERSATION_GONE
@@ -66,6 +67,10 @@ class AssistantsBackend:
     def slot(self) -> asyncio.Semaphore:
         """Return the bound that all requests share."""
         return self._http.bound
+
+    def readers(self) -> Readers:
+        """Return the places of the requests that only read."""
+        return self._http.readers
 
     # ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

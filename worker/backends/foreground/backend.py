@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from worker import tokens
 from worker.backends.base import Created, Ended, Failed, Item, Opened, Step, Tail
+from worker.backends.bounds import Readers
 from worker.backends.foreground.connection import Connection, PartialAnswer, Patience
 from worker.backends.places import Capabilities
 from worker.backends.transport.connections import Http, encode
@@ -70,6 +71,10 @@ class ForegroundBackend:
     def slot(self) -> asyncio.Semaphore:
         """Return the places of the connections that steps live on."""
         return self._http.places
+
+    def readers(self) -> Readers:
+        """Return the places of the requests that only read."""
+        return self._http.readers
 
     async def create(self, step: Step) -> Created:
         """Ask once; the step has been taken on when the first event, or the whole answer, is there."""

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from worker.backends.base import Created, Ended, Look, Opened, Pending, Step, Tail
+from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses import items
 from worker.backends.responses.bodies import BegunEvent, EndedEvent, ItemsBody, ResponseBody
@@ -51,6 +52,10 @@ class ResponsesBackend:
     def slot(self) -> asyncio.Semaphore:
         """Return the bound that all requests share."""
         return self._http.bound
+
+    def readers(self) -> Readers:
+        """Return the places of the requests that only read."""
+        return self._http.readers
 
     async def create(self, step: Step) -> Created:
         """Create the step's response once; background and store are always explicit."""

@@ -11,8 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -22,6 +21,7 @@ from pydantic import BaseModel
 from yarl import URL
 
 from tools.text import storable
+from worker.backends.bounds import Bound, Readers
 from worker.backends.transport.bodies import clean, read
 from worker.backends.transport.faults import explain, rejected, stalled, unreadable
 from worker.backends.transport.sse import AnswerTooLong
@@ -31,7 +31,6 @@ Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
 _LONGEST_ID = 200
-_STUCK = 2.0  # seconds
 _LARGEST = 64 * 2**20  # bytes of an answer in one piece
 # The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
 _ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
@@ -72,28 +71,6 @@ class Opening(Protocol):
 Read = TypeVar("Read", bound=Opening)
 
 
-class Bound(asyncio.Semaphore):
-    """How many may be at something at once, and how many wait for that."""
-
-    _waiting = 0
-    _moved_at = 0.0
-
-    @property
-    def queued(self) -> int:
-        """Return how many wait for their turn; none where nobody's has come for a while, as at a server that hangs."""
-        return self._waiting if monotonic() - self._moved_at < _STUCK else 0
-
-    async def acquire(self) -> Literal[True]:
-        """Wait for a place, and take it."""
-        self._waiting += 1
-        try:
-            await super().acquire()
-        finally:
-            self._waiting -= 1
-        self._moved_at = monotonic()
-        return True
-
-
 class Http:
     """Sends short requests to one server with one key; they share a bound, since thousands at once collapse.
 
@@ -124,7 +101,7 @@ class Http:
         self.host = sdk.base_url.host
         self.bound = Bound(requests)
         # Those that only read leave some places: else thousands of looks would hold up what is to be begun.
-        self._readers = asyncio.Semaphore(max(1, requests * 3 // 4))
+        self.readers = Readers(max(1, requests * 3 // 4))
         self.places = asyncio.Semaphore(streams)
         """Those of the streams."""
         self._timeout = timeout
@@ -151,7 +128,7 @@ class Http:
         """
         if creating or inside:
             return await self._send(method, path, content, creating=creating)
-        async with self._readers if method == "GET" else nullcontext(), self.bound:
+        async with self.readers if method == "GET" else nullcontext(), self.bound:
             return await self._send(method, path, content, creating=False)
 
     async def _send(self, method: str, path: str, content: bytes | None, *, creating: bool) -> Reply:

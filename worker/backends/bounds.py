@@ -1,0 +1,64 @@
+"""How many may be at something at once at one server, and who waits for that: with a task, or without one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Literal
+
+_STUCK = 2.0  # seconds
+_CROWD = 4  # for each place
+
+
+class Bound(asyncio.Semaphore):
+    """How many may be at something at once, and how many wait for that."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self._crowd = _CROWD * value
+        self._waiting = 0
+        self._moved_at = 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many wait that more would only take memory; not where nobody's turn comes, as at a dead server."""
+        return self._waiting >= self._crowd and monotonic() - self._moved_at < _STUCK
+
+    async def acquire(self) -> Literal[True]:
+        """Wait for a place, and take it."""
+        self._waiting += 1
+        try:
+            await super().acquire()
+        finally:
+            self._waiting -= 1
+        self._moved_at = monotonic()
+        return True
+
+
+class Readers(asyncio.Semaphore):
+    """How many may read at once, and a line of those that are called when there is a place, in place of waiting for it.
+
+    Thousands of runs can be due for a look at once, and a task of each would take more memory than all else of them.
+    """
+
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self._line: deque[Callable[[], bool]] = deque()
+
+    def stand_in_line(self, call: Callable[[], bool]) -> None:
+        """Call it when it is its turn, unless it says then that it waits no more.
+
+        Whoever is called takes a place, or calls the next one in its stead.
+        """
+        self._line.append(call)
+
+    def release(self) -> None:
+        """Give a place back: to one that waits for it, else to the first of the line."""
+        super().release()
+        self.call_next()
+
+    def call_next(self) -> None:
+        """Call the first of the line that still waits, where a place is free."""
+        while self._line and not self.locked():
+            if self._line.popleft()():
+                return
