@@ -26,6 +26,7 @@
     settings    the environment, once;  kinds: its values, checked;  refusals: what is wrong with it;  urls
     errors      those that some `except` names;  retries: how long to wait
     assistants  the file of assistants;  hosted: of tools of the provider's own;  prices: what tokens cost
+    windows     how long a step may wait at the provider, and how much less it costs then
     embedded    a Redis-protocol server beside the default database;  maintenance: what the scheduler has done
     crashpoints where a test can kill the process
     doctor      proves what must hold;  errands, messenger: what care asks of the provider
