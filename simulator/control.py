@@ -38,12 +38,15 @@ async def counters(request: Request) -> JSONResponse:
 
 
 async def run(request: Request) -> JSONResponse:
-    """Return the counters of one client run, and how often each of its steps was carried out."""
-    run_id, counted = request.path_params["run_id"], request.app.state.provider.counters
+    """Return the counters of one client run, how often each of its steps was carried out, and how soon each was due."""
+    run_id, provider = request.path_params["run_id"], request.app.state.provider
+    counted = provider.counters
     found = counted.run(run_id, time.time())
     if found is None:
         return JSONResponse({"error": f"no request of run {run_id!r} was seen"}, 404)
-    return JSONResponse({**found, "steps": counted.runs[run_id].steps})
+    own = [one.request for one in provider.responses.values() if one.run_id == run_id]
+    options = [one["background_options"] for one in own if one.get("background_options")]
+    return JSONResponse({**found, "steps": counted.runs[run_id].steps, "background_options": options})
 
 
 async def settings(request: Request) -> JSONResponse:

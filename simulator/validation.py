@@ -54,6 +54,9 @@ _TOOLS = {"function": "name", "code_interpreter": "container", "file_search": "v
 _ROLES = ("assistant", "system", "developer", "user")
 _PARTS = ("input_text", "input_image", "input_file", "output_text", "refusal")
 _FORMATS = ("json_object", "json_schema", "text")
+_UNKNOWN = "unknown_parameter"
+_WINDOW_KINDS = {"completion_window": TEXT, "continuation_id": TEXT}
+_WINDOWS = ("soonest", "2h", "8h")
 _FAMILIES = ("gpt-", "o1", "o3", "o4")
 
 
@@ -73,7 +76,7 @@ def check_create(body: JsonObject, *, any_model: bool = False) -> None:
     """Refuse a POST /responses that OpenAI would refuse, by raising ApiError; `any_model` knows models of any name."""
     for name, value in body.items():
         if name not in _KINDS:
-            raise invalid(name, f"Unknown parameter: '{name}'.", "unknown_parameter")
+            raise invalid(name, f"Unknown parameter: '{name}'.", _UNKNOWN)
         if value is not None:
             check_kind(name, value, _KINDS[name])
     _check_model(body.get("model"), any_model=any_model)
@@ -82,6 +85,7 @@ def check_create(body: JsonObject, *, any_model: bool = False) -> None:
     check_metadata(body.get("metadata"))
     _check_tools(body.get("tools") or [])
     _check_state(body)
+    _check_window(body)
     if isinstance(body.get("input"), list):
         check_items(body["input"], "input")
 
@@ -209,6 +213,27 @@ def _check_state(body: JsonObject) -> None:
         raise ApiError(400, message, code="mutually_exclusive_parameters")
     if body.get("input") is None and not conversation and not previous:
         raise missing("input")
+
+
+def _check_window(body: JsonObject) -> None:
+    """Refuse a completion window that is none, and one of hours that the rest of the request does not go with.
+
+    The rules are those of BackgroundOptions (openai 3.54); OpenAI's words for them, where they are broken, nobody has
+    recorded.
+    """
+    options = body.get("background_options") or {}
+    for name, value in options.items():
+        if name not in _WINDOW_KINDS:
+            raise invalid(f"background_options.{name}", f"Unknown parameter: 'background_options.{name}'.", _UNKNOWN)
+        check_kind(f"background_options.{name}", value, _WINDOW_KINDS[name])
+    param, window = "background_options.completion_window", options.get("completion_window", _WINDOWS[0])
+    if window not in _WINDOWS:
+        raise invalid(param, f"Invalid value: '{window}'. Supported values are: {listed(_WINDOWS)}.")
+    fits = body.get("background"), (body.get("service_tier") or "auto") in ("auto", "default"), not body.get("stream")
+    needs = ("'background' to be true", "'service_tier' to be 'auto' or 'default'", "'stream' to be false or omitted")
+    for fit, need in zip(fits, needs, strict=True):
+        if window != _WINDOWS[0] and not fit:
+            raise invalid(param, f"The completion window '{window}' requires {need}.")
 
 
 def check_items(items: Any, where: str, at_most: int | None = None) -> None:

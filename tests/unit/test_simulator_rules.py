@@ -208,12 +208,40 @@ def test_a_failure_for_the_first_creates_counts_by_client_run(world: World) -> N
         ({"input": [{"role": "nobody", "content": "x"}]}, "invalid_value"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "missing_required_parameter"),
         ({"stream": "yes"}, "invalid_type"),
+        ({"background_options": "8h"}, "invalid_type"),
+        ({"background_options": {"window": "8h"}}, "unknown_parameter"),
+        ({"background_options": {"completion_window": "24h"}}, "invalid_value"),
+        ({"background_options": {"completion_window": 8}}, "invalid_type"),
+        ({"background_options": {"continuation_id": 1}}, "invalid_type"),
     ],
 )
 def test_a_request_that_openai_refuses_is_refused(world: World, body: JsonObject, code: str) -> None:
     """Each with OpenAI's code, before anything is created."""
     assert refusal(world, "x", **body)[:2] == (400, code)
     assert world.provider.counters.provider_runs == 0
+
+
+@pytest.mark.parametrize("window", ["2h", "8h"])
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [({"background": False}, "background"), ({"stream": True}, "stream"), ({"service_tier": "flex"}, "service_tier")],
+)
+def test_a_window_needs_background_standard_and_no_stream(
+    world: World, window: str, body: JsonObject, named: str
+) -> None:
+    """Expected: refused by the rules of the SDK's BackgroundOptions; the soonest takes all of it."""
+    status, code, message = refusal(world, "x", background_options={"completion_window": window}, **body)
+    assert (status, code) == (400, "invalid_value")
+    assert window in message
+    assert f"'{named}'" in message
+    assert world.create("x", background_options={"completion_window": "soonest"}, **body)
+
+
+@pytest.mark.parametrize("more", [{}, {"service_tier": "default", "stream": False}, {"service_tier": "auto"}])
+def test_a_window_is_taken_and_kept(world: World, more: JsonObject) -> None:
+    """Expected: what was sent can be seen afterwards."""
+    options = {"completion_window": "8h", "continuation_id": "run-1"}
+    assert world.create("x", background_options=options, **more).request["background_options"] == options
 
 
 def test_overlaps_are_counted_without_the_lock() -> None:
