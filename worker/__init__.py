@@ -25,8 +25,8 @@
     service     composition root of a worker;  parts: what its runners share;  producer: what submitting needs
     settings    the environment, once;  kinds: its values, checked;  refusals: what is wrong with it;  urls
     errors      those that some `except` names;  retries: how long to wait
-    assistants  the file of assistants;  hosted: of tools of the provider's own;  prices: what tokens cost
-    windows     how long a step may wait at the provider, and how much less it costs then
+    assistants  the file of assistants;  lines: where in it what stands;  hosted: of tools of the provider's own
+    prices      what tokens cost;  windows: how long a step may wait at the provider, for how much less
     embedded    a Redis-protocol server beside the default database;  maintenance: what the scheduler has done
     crashpoints where a test can kill the process
     doctor      proves what must hold;  errands, messenger: what care asks of the provider

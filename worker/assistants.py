@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +20,13 @@ from pydantic import (
     ValidationError,
 )
 
-from worker import urls
+from worker import urls, windows
 from worker.backends.places import DEFAULT_KEY, FOR_A_MODEL, KEY_PREFIX, PROTOCOLS, Place
 from worker.errors import UsageError
 from worker.hosted import CodeInterpreter, FileSearch, Hosted, HostedTools, excess
+from worker.lines import Loc, Problem, entries, line, read
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_Loc = tuple[int | str, ...]
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -119,6 +118,8 @@ class AssistantConfig(BaseModel):
     additional_instructions: str | None = None
     max_prompt_tokens: Annotated[int, Field(ge=256)] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    completion_window: Literal["soonest", "2h", "8h"] | None = None
+    """How long a step may wait at the provider, which then takes less for it."""
     max_steps: PositiveInt | None = None
     max_attempts: PositiveInt | None = None
     max_active: PositiveInt | None = None
@@ -132,7 +133,7 @@ class AssistantConfig(BaseModel):
 
 
 # What stands below these keys.
-_PARTS: Mapping[_Loc, type[BaseModel]] = {
+_PARTS: Mapping[Loc, type[BaseModel]] = {
     (): AssistantConfig,
     ("response_format",): ResponseFormat,
     ("backend",): BackendConfig,
@@ -142,20 +143,14 @@ _PARTS: Mapping[_Loc, type[BaseModel]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    line: int
-    text: str
-
-
 def load(path: Path, tool_names: Collection[str], protocol: str) -> dict[str, AssistantConfig]:
     """Return the assistants of a file, by name; UsageError has one line for each thing that is wrong.
 
     `protocol` is that of assistants that name no backend.
     """
-    root, data, problems = _read(path)
+    root, data, problems = read(path)
     found: dict[str, AssistantConfig] = {}
-    for name, raw in _entries(path, data).items():
+    for name, raw in entries(path, data).items():
         problems += _name_problems(root, name)
         problems += _tool_problems(root, name, raw, tool_names)
         try:
@@ -163,84 +158,22 @@ def load(path: Path, tool_names: Collection[str], protocol: str) -> dict[str, As
         except ValidationError as error:
             problems += _problems(root, name, error)
         else:
-            problems += _lacks(root, name, config.model_dump(exclude_none=True), protocol)
+            said = config.model_dump(exclude_none=True)
+            problems += _lacks(root, name, said, protocol)
+            problems += _conflicts(root, name, said)
     if problems:
         ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
         raise UsageError("\n".join(f"{path}:{problem.line}: {problem.text}" for problem in ordered))
     return found
 
 
-def _read(path: Path) -> tuple[yaml.Node, Any, list[_Problem]]:
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if root is None:
-            raise UsageError(f"{path}: the file is empty; it begins with `assistants:`")
-        _refuse_loops(path, root, (), set())
-        twice = list(_duplicates(root, (), set()))
-        # This folds merge keys (<<) into the nodes: what they bring has a line then, but looks as if it stood twice.
-        return root, loader.construct_document(root), twice
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or 'cannot be read'}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: this is not a text file in UTF-8") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UsageError(f"{path}{line}: this is not YAML: {reason}") from None
-
-
-def _entries(path: Path, data: Any) -> Mapping[Any, Any]:
-    entries = data.get("assistants") if isinstance(data, dict) else None
-    if not isinstance(entries, dict) or not entries:
-        raise UsageError(f"{path}:1: the file must hold `assistants:` and below it each assistant by its name")
-    if others := [key for key in data if key != "assistants"]:
-        raise UsageError(f"{path}:1: unknown key {others[0]!r} beside `assistants`")
-    return entries
-
-
-def _refuse_loops(path: Path, node: yaml.Node, above: tuple[yaml.Node, ...], whole: set[yaml.Node]) -> None:
-    if node in above:
-        raise UsageError(f"{path}:{node.start_mark.line + 1}: this part of the file refers to itself")
-    if node not in whole:
-        for child in _children(node):
-            _refuse_loops(path, child, (*above, node), whole)
-        whole.add(node)
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [value for _, value in node.value]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
-
-
-def _duplicates(node: yaml.Node, loc: _Loc, visited: set[yaml.Node]) -> Iterator[_Problem]:
-    """Find keys written twice: YAML would silently keep the last one."""
-    if not isinstance(node, yaml.MappingNode) or node in visited:
-        return
-    visited.add(node)
-    first: dict[str, int] = {}
-    for key, value in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in first:
-            yield _Problem(line, f"{_place(loc)}{name!r} stands twice; first in line {first[name]}")
-        first.setdefault(name, line)
-        yield from _duplicates(value, (*loc, name), visited)
-
-
-def _place(loc: _Loc) -> str:
-    """Say whose part a place is: locations begin with `assistants` and the name."""
-    return f"assistant {loc[1]!r}: " if len(loc) > 1 else ""
-
-
-def _name_problems(root: yaml.Node, name: Any) -> Iterator[_Problem]:
+def _name_problems(root: yaml.Node, name: Any) -> Iterator[Problem]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         text = f"the name {name!r} must be letters, digits, dots, _ and -; at most 100, no sign first"
-        yield _Problem(_line(root, ("assistants", str(name))), text)
+        yield Problem(line(root, ("assistants", str(name))), text)
 
 
-def _tool_problems(root: yaml.Node, name: Any, raw: Any, tool_names: Collection[str]) -> Iterator[_Problem]:
+def _tool_problems(root: yaml.Node, name: Any, raw: Any, tool_names: Collection[str]) -> Iterator[Problem]:
     tools = _list(raw, "tools")
     for key, there, lack in (
         ("tools", tool_names, "there is no tool"),
@@ -248,15 +181,15 @@ def _tool_problems(root: yaml.Node, name: Any, raw: Any, tool_names: Collection[
     ):
         named = _list(raw, key)
         for at, tool in enumerate(named):
-            loc: _Loc = ("assistants", str(name), key, at)
+            loc: Loc = ("assistants", str(name), key, at)
             if isinstance(tool, str) and tool not in there:
                 known = ", ".join(sorted(map(str, there))) or "none"
-                yield _Problem(_line(root, loc), f"{_place(loc)}{lack} {tool!r}; there are: {known}")
+                yield Problem.at(root, loc, f"{lack} {tool!r}; there are: {known}")
             elif tool in named[:at]:
-                yield _Problem(_line(root, loc), f"{_place(loc)}the tool {tool!r} is named twice")
+                yield Problem.at(root, loc, f"the tool {tool!r} is named twice")
 
 
-def _lacks(root: yaml.Node, name: Any, config: Mapping[str, Any], protocol: str) -> Iterator[_Problem]:
+def _lacks(root: yaml.Node, name: Any, config: Mapping[str, Any], protocol: str) -> Iterator[Problem]:
     """Find what the assistant's backend does not take."""
     protocol = Place.of(config, protocol).protocol
     can = PROTOCOLS[protocol]
@@ -264,17 +197,23 @@ def _lacks(root: yaml.Node, name: Any, config: Mapping[str, Any], protocol: str)
         loc, said = ("assistants", str(name), key), config[key]
         if key not in can.settings:
             known = ", ".join(sorted(can.settings))
-            yield _Problem(_line(root, loc), f"{_place(loc)}the backend {protocol!r} has no {key!r}; it has: {known}")
+            yield Problem.at(root, loc, f"the backend {protocol!r} has no {key!r}; it has: {known}")
         elif key == "truncation" and _form(said) not in can.truncations:
             known = " or ".join(can.truncations)
-            yield _Problem(_line(root, loc), f"{_place(loc)}truncation: the backend {protocol!r} takes {known}")
+            yield Problem.at(root, loc, f"truncation: the backend {protocol!r} takes {known}")
         elif key == "max_output_tokens" and said < can.least_output:
             told = f"max_output_tokens: the backend {protocol!r} takes {can.least_output} at least, not {said}"
-            yield _Problem(_line(root, loc), f"{_place(loc)}{told}")
+            yield Problem.at(root, loc, told)
         elif key == "hosted_tools" and (found := excess(said, can)):
             tool, ids, most = found
             told = f"hosted_tools.{tool}.{ids}: the backend {protocol!r} takes {most} at most"
-            yield _Problem(_line(root, (*loc, tool, ids)), f"{_place(loc)}{told}")
+            yield Problem.at(root, (*loc, tool, ids), told)
+
+
+def _conflicts(root: yaml.Node, name: Any, config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find keys of which each is right and that do not go together."""
+    for key, told in windows.conflicts(config):
+        yield Problem.at(root, ("assistants", str(name), key), f"{key}: {told}")
 
 
 def _form(truncation: Any) -> str:
@@ -289,13 +228,13 @@ def _list(raw: Any, key: str) -> list[Any]:
     return given if isinstance(given, list) else []
 
 
-def _problems(root: yaml.Node, name: Any, error: ValidationError) -> Iterator[_Problem]:
+def _problems(root: yaml.Node, name: Any, error: ValidationError) -> Iterator[Problem]:
     for detail in error.errors(include_url=False):
-        loc: _Loc = ("assistants", str(name), *detail["loc"])
-        yield _Problem(_line(root, loc), _place(loc) + _sentence(detail["type"], detail["loc"], detail))
+        loc: Loc = ("assistants", str(name), *detail["loc"])
+        yield Problem.at(root, loc, _sentence(detail["type"], detail["loc"], detail))
 
 
-def _sentence(kind: str, loc: _Loc, detail: Mapping[str, Any]) -> str:
+def _sentence(kind: str, loc: Loc, detail: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
         names = [field.alias or name for name, field in _PARTS[loc[:-1]].model_fields.items()]
@@ -317,25 +256,3 @@ def _sentence(kind: str, loc: _Loc, detail: Mapping[str, Any]) -> str:
     told = kind != "value_error"  # else the sentence is our own, and the value may hold what is not to be shown
     shown = f", not {given!r}" if told and (given is None or isinstance(given, bool | int | float | str)) else ""
     return f"{key}: {wanted}{shown}"
-
-
-def _line(root: yaml.Node, loc: _Loc) -> int:
-    """Return the line of the deepest part of `loc` that is in the file."""
-    node, line = root, root.start_mark.line
-    for part in loc:
-        step = _step(node, part)
-        if step is None:
-            break
-        line, node = step
-    return line + 1
-
-
-def _step(node: yaml.Node, part: int | str) -> tuple[int, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in reversed(node.value):  # a key that a merge brought stands before the own one
-            if str(key.value) == str(part):
-                return key.start_mark.line, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        child = node.value[part]
-        return child.start_mark.line, child
-    return None

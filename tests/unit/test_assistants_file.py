@@ -10,6 +10,7 @@ from openai.types.shared import reasoning_effort
 from worker.assistants import AssistantConfig, load
 from worker.backends.places import PROTOCOLS
 from worker.errors import UsageError
+from worker.windows import WINDOWS
 
 TOOLS = ["calculate", "lookup_table"]
 MUST_HOLD = "the file must hold `assistants:` and below it each assistant by its name"
@@ -161,6 +162,18 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
                 "parallel_tool_calls, reasoning_effort, response_format, temperature, tool_choice, top_p, truncation"
             ),
         ),
+        (
+            "assistants:\n  a:\n    model: m\n    backend: chat\n    completion_window: 2h",
+            (
+                "assistants.yaml:5: assistant 'a': the backend 'chat' has no 'completion_window'; it has: "
+                "context_window, instructions, max_output_tokens, model, parallel_tool_calls, reasoning_effort, "
+                "response_format, service_tier, temperature, tool_choice, top_p, truncation"
+            ),
+        ),
+        (
+            "assistants:\n  a:\n    model: m\n    completion_window: 24h",
+            "assistants.yaml:4: assistant 'a': completion_window: should be 'soonest', '2h' or '8h', not '24h'",
+        ),
         ("a: &a [*a]", "assistants.yaml:1: this part of the file refers to itself"),
     ],
 )
@@ -250,6 +263,37 @@ def test_hosted_tools_are_for_servers_that_have_them(tmp_path: Path, backend: st
         assert line.startswith(f"assistants.yaml:5: assistant 'a': the backend {backend!r} has no 'hosted_tools'")
 
 
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        ("stream: true", "stream: a step with completion_window 8h cannot be streamed; leave one of the two out"),
+        (
+            "service_tier: flex",
+            "service_tier: completion_window 8h goes with auto or default, not 'flex'; leave one of the two out",
+        ),
+        (
+            "timeout: 3600",
+            (
+                "timeout: 3600 s are less than the completion_window of 8h; make it 28800 s at least, or "
+                "leave one of the two out"
+            ),
+        ),
+        (
+            "step_timeout: 7200.5",
+            (
+                "step_timeout: 7200.5 s are less than the completion_window of 8h; make it 28800 s at least, or "
+                "leave one of the two out"
+            ),
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_window(tmp_path: Path, beside: str, expected: str) -> None:
+    """Expected: the line of the key beside it, what is wrong and what to do; alone the key is right."""
+    text = f"assistants:\n  a:\n    model: m\n    completion_window: 8h\n    {beside}\n"
+    assert complaints(tmp_path, text) == [f"assistants.yaml:5: assistant 'a': {expected}"]
+    assert load(write(tmp_path, text.replace("completion_window: 8h", "")), TOOLS, "responses")
+
+
 def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     """A tag that would run code is refused as YAML we do not know."""
     (line,) = complaints(tmp_path, "assistants: !!python/object/apply:os.getcwd []")
@@ -287,5 +331,7 @@ def test_the_words_are_the_sdks() -> None:
 
     assert set(PROTOCOLS["responses"].truncations) == words(sdk["truncation"])
     assert words(fields["service_tier"].annotation) == words(service_tier.ServiceTier)
+    window = get_type_hints(response_create_params.BackgroundOptions)["completion_window"]
+    assert words(fields["completion_window"].annotation) == words(window) == {"soonest", *WINDOWS}
     assert words(fields["reasoning_effort"].annotation) == words(reasoning_effort.ReasoningEffort)
     assert words(fields["tool_choice"].annotation) == {"none", "auto", "required"}

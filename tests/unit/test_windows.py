@@ -19,3 +19,23 @@ from worker import windows
 def test_a_window_is_so_long(config: dict[str, Any], expected: float | None) -> None:
     """Expected: none where an assistant asks for none, and none for the soonest."""
     assert windows.seconds(config) == expected
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"stream": False, "service_tier": "auto"},
+        {"service_tier": "default", "timeout": 28_800.0, "step_timeout": 30_000.0},
+    ],
+)
+def test_what_goes_with_a_window(more: dict[str, Any]) -> None:
+    """Expected: nothing to say about what OpenAI takes beside one, and about time that is enough."""
+    assert list(windows.conflicts({"completion_window": "8h", **more})) == []
+
+
+@pytest.mark.parametrize("window", [{}, {"completion_window": "soonest"}])
+def test_without_a_window_nothing_conflicts(window: dict[str, str]) -> None:
+    """Expected: an assistant that asks for none may stream, take another tier and end soon."""
+    config = {"stream": True, "service_tier": "flex", "timeout": 1.0, "step_timeout": 1.0, **window}
+    assert list(windows.conflicts(config)) == []

@@ -98,7 +98,7 @@ def _settings(*names: str) -> frozenset[str]:
 PROTOCOLS: Mapping[str, Capabilities] = {
     "responses": Capabilities(
         "OpenAI's Responses in background mode, with conversations and the provider's own tools",
-        _settings("truncation", "service_tier", "hosted_tools"),
+        _settings("truncation", "service_tier", "hosted_tools", "completion_window"),
         ("auto", "disabled"),
         resumes=True,
         keeps=True,

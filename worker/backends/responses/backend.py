@@ -12,13 +12,14 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from worker import windows
 from worker.backends.base import Created, Ended, Look, Opened, Pending, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses import items
 from worker.backends.responses.bodies import BegunEvent, EndedEvent, ItemsBody, ResponseBody
 from worker.backends.responses.meaning import counted, meaning
-from worker.backends.responses.requests import asked_items, message_items, settings, with_hosted
+from worker.backends.responses.requests import asked_items, background_options, message_items, settings, with_hosted
 from worker.backends.responses.streams import Stream
 from worker.backends.transport.bodies import Named, read
 from worker.backends.transport.connections import Http, Reply, encode
@@ -59,7 +60,8 @@ class ResponsesBackend:
 
     async def create(self, step: Step) -> Created:
         """Create the step's response once; background and store are always explicit."""
-        if step.stream and self._http.can_stream:
+        # A step with a window may not be streamed (openai 3.54, BackgroundOptions), whatever RUNWRIGHT_STREAM says.
+        if step.stream and self._http.can_stream and windows.of(step.config) is None:
             return await self._create_streamed(step)
         return _created(await self._http.send("POST", "/responses", encode(_body(step)), creating=True))
 
@@ -156,4 +158,5 @@ def _body(step: Step) -> dict[str, Any]:
         "conversation": step.conversation,
         "background": True,
         "store": True,
+        **background_options(step),
     }

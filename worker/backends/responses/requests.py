@@ -43,6 +43,18 @@ def with_hosted(body: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[s
     return {**body, "tools": [*body.get("tools", ()), *tools], "include": [_TOLD[name] for name in hosted]}
 
 
+def background_options(step: Step) -> Mapping[str, Any]:
+    """Return how soon the step is to be done, where its assistant says so.
+
+    The run's id ties its steps together: one that goes on from the tools of another then comes first in the provider's
+    queue, and a run keeps window and model for all of them. It says nothing else there, nor of anybody.
+    """
+    if "completion_window" not in step.config:
+        return {}
+    options = {"completion_window": step.config["completion_window"], "continuation_id": step.run_id}
+    return {"background_options": options}
+
+
 def asked_items(step: Step) -> list[Mapping[str, Any]]:
     """Return the step's own input: outputs of tools, then the user's message."""
     answers = [{"type": "function_call_output", "call_id": a.call_id, "output": a.output} for a in step.answers]
