@@ -15,11 +15,11 @@ from typing import Protocol
 from rich.console import Console
 from rich.table import Table
 
-from worker.looks import Chance, Looks
+from worker.looks import Factors, Looks
 
 ANSWER = 0.02
 """Seconds that a look takes when nothing holds it up, half to one and a half times."""
-_EVEN = Chance(1.0, 1.0)
+_EVEN = Factors(1.0, 1.0)
 _FURTHER = 0.02
 """Seconds; for less a look that is due is not put off."""
 Takes = Callable[[random.Random, float], float]
@@ -104,7 +104,7 @@ class Step:
     asked: float = 0.0
     seen: float = 0.0
     late: float = 0.0
-    chance: Chance = _EVEN
+    chance: Factors = _EVEN
 
 
 def simulate(way: Way, takes: Takes, starts: Sequence[float], *, seed: int = 1, each: float = 0.0) -> list[Step]:
@@ -132,7 +132,7 @@ def simulate(way: Way, takes: Takes, starts: Sequence[float], *, seed: int = 1, 
             if ended:
                 continue
             step.ran = step.asked
-        step.seen, step.chance = age, Chance.draw()
+        step.seen, step.chance = age, Factors.draw()
         heapq.heappush(agenda, (now + way.pause(step, age), next(order), True, step))
     return steps
 

@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session
 
 from tasks.checks import check_json
 from tasks.hooks import hook
+from worker import windows
 from worker.errors import UsageError
 from worker.lifecycle import TERMINAL, Status
 from worker.producer import Producer, producer
+from worker.settings import Settings
 from worker.store import assistants, reading, submitting
 from worker.store.assistants import Version
 from worker.store.reading import RunView
@@ -28,6 +30,7 @@ from worker.wire import QUEUE_PREFIX
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
 OnBusy = Literal["enqueue", "reject"]
+_WINDOWS = 3.0  # that a run may take, of an assistant whose steps have a completion window
 _TO_RING = "runwright_to_ring"  # of a session's info: the queues of runs that its commit will make visible
 
 
@@ -248,12 +251,17 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
         metadata=request.metadata or {},
         available_at=request.available_at,
         max_attempts=request.max_attempts or config.get("max_attempts", settings.max_attempts),
-        timeout=request.timeout or config.get("timeout", settings.run_timeout),
+        timeout=request.timeout or config.get("timeout") or _usual_timeout(config, settings),
         batch_id=request.batch_id,
         store_result=request.store_result,
         on_end=hook(request.on_end),
         on_busy=request.on_busy,
     )
+
+
+def _usual_timeout(config: Mapping[str, Any], settings: Settings) -> float:
+    """Return the seconds of a run where nobody names any; each of its steps may wait for a whole window."""
+    return max(settings.run_timeout, _WINDOWS * (windows.seconds(config) or 0.0))
 
 
 def _check(request: RunRequest) -> None:

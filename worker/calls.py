@@ -87,6 +87,10 @@ class Calls:
             Answer(call.call_id, outputs.get(call) or call.output or "", call.name, call.arguments) for call in calls
         ]
 
+    async def earlier(self) -> Sequence[Answer]:
+        """Return what a step that has to go on from one that was held, and is not any more, cannot know of there."""
+        return await self._parts.store.read(ledger.answered, self._claim.run_id) if self.continues else ()
+
     async def _open(self) -> list[OpenCall]:
         """Return the open calls of the thread, from the ledger unless they are known."""
         if not self._asked:

@@ -7,7 +7,7 @@ from time import monotonic
 
 import structlog
 
-from worker.backends.base import Answer, Backend, Created, Ended, Failed, NeedsTools, Step
+from worker.backends.base import Backend, Created, Ended, Failed, NeedsTools, Step
 from worker.backends.places import Place
 from worker.calls import Calls
 from worker.conversation import Conversation
@@ -19,7 +19,7 @@ from worker.live import is_published, voice
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
-from worker.store import ledger, progress
+from worker.store import progress
 
 _log = structlog.get_logger(__name__)
 
@@ -86,10 +86,10 @@ class Chain:
         self._unclear = False
         self._conversation = Conversation(self._pace, self._place, self._backend, lost=self._lost)
         if underway is not None:
-            self._flight = self._fly(Created(underway), age=self._claim.step_age)
+            self._flight = self._fly(Created(underway), age=self._claim.step_age, seen=self._claim.seen)
 
-    def _fly(self, created: Created, *, age: float = 0.0) -> Flight:
-        return Flight(self._pace, self._backend, created, number=self.number, age=age)
+    def _fly(self, created: Created, *, age: float = 0.0, seen: float | None = None) -> Flight:
+        return Flight(self._pace, self._backend, created, number=self.number, age=age, seen=seen)
 
     @property
     def unclear(self) -> bool:
@@ -172,13 +172,9 @@ class Chain:
             stream=self._claim.config.get("stream", self._settings.stream == "on"),
             history=await self._conversation.kept(),
             previous=self._previous,
-            earlier=await self._answered_before() if self._can.holds and calls.continues else (),
+            earlier=await calls.earlier() if self._can.holds else (),
         )
         return step if self._lost else await self._to_create(step, repair=self._conversation.last_item is None)
-
-    async def _answered_before(self) -> Sequence[Answer]:
-        """Return what a step that has to go on from one that was held, and is not any more, cannot know of there."""
-        return await self._parts.store.read(ledger.answered, self._claim.run_id)
 
     def _check_steps(self) -> None:
         most = self._claim.config.get("max_steps", self._settings.max_steps)

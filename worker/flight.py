@@ -4,14 +4,16 @@ from time import monotonic
 
 import structlog
 
+from worker import windows
 from worker.backends.base import Backend, Created, Done, Ended, Failed, Following, Look, NeedsTools, Pending
 from worker.crashpoints import reach
 from worker.errors import ProviderError
-from worker.looks import Watch
+from worker.looks import PATIENT, USUAL, Watch
 from worker.pace import Pace, Rest, TimeUp
 from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
+_WINDOWS = 2.0  # a window is a target: the provider may leave a step in its queue for so many
 _LINE = 10.0  # seconds after which a look goes out of its turn, should nobody call it
 
 
@@ -28,12 +30,22 @@ class Flight:
         "_pace",
         "_settings",
         "_watch",
+        "_window",
         "id",
         "unclear",
     )
 
-    def __init__(self, pace: Pace, backend: Backend, created: Created, *, number: int, age: float = 0.0) -> None:
-        """Take over what was created `age` seconds ago."""
+    def __init__(
+        self,
+        pace: Pace,
+        backend: Backend,
+        created: Created,
+        *,
+        number: int,
+        age: float = 0.0,
+        seen: float | None = None,
+    ) -> None:
+        """Take over what was created `age` seconds ago, and looked at when it was `seen` seconds old."""
         self.id = created.id
         self._following: Following | None = created.following
         self._pace = pace
@@ -42,7 +54,9 @@ class Flight:
         self._number = number
         self._began = monotonic() - age
         kind = (pace.claim.assistant, number > 0)
-        self._watch = Watch(pace.parts.looks, kind, self._began)
+        self._window = windows.seconds(pace.claim.config)
+        patience = USUAL if self._window is None else PATIENT
+        self._watch = Watch(pace.parts.looks, kind, self._began, seen=seen, patience=patience)
         self._look_at: float | None = None  # where the provider wishes it
         self._in_line = False
         self.unclear = False
@@ -82,11 +96,11 @@ class Flight:
             self._in_line = False
             return
         if self._look_at is not None:
-            await self._pace.wait_until(self._look_at)
+            await self._pace.wait_until(self._look_at, self._watch.seen)
             self._look_at = None
         else:
             while due := self._watch.due():
-                await self._pace.wait_until(due)
+                await self._pace.wait_until(due, self._watch.seen)
         self._pace.heed()
         if self._backend.readers().locked():
             self._stand_in_line()
@@ -136,7 +150,8 @@ class Flight:
 
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
         """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
-        age, queued = monotonic() - self._began, self._settings.queued_timeout
+        age = monotonic() - self._began
+        queued = max(self._settings.queued_timeout, _WINDOWS * (self._window or 0.0))
         limit = self._limit()
         if limit is not None and age >= limit:
             return "step_timeout", f"the step took longer than its {limit:g} s"

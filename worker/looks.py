@@ -20,19 +20,26 @@ Kind = tuple[str, bool]
 """The name of an assistant, and whether it is a later step than the first."""
 
 
-class Chance(NamedTuple):
-    """What keeps runs that began together from looking in step: each pause is by other numbers."""
+class Factors(NamedTuple):
+    """How much dearer looks of one step are than others, and how much longer a pause may be."""
 
     price: float
     most: float
 
+    def times(self, other: "Factors") -> "Factors":
+        """Return the product."""
+        return Factors(self.price * other.price, self.most * other.most)
+
     @classmethod
     def draw(cls) -> Self:
-        """Draw the factors of one pause."""
+        """Draw those of one pause: runs that began together do not look in step."""
         return cls(random.uniform(0.7, 1.3), random.uniform(0.8, 1.0))
 
 
-_CHANCES = [Chance.draw() for _ in range(1000)]  # thousands that wait share them
+USUAL = Factors(1.0, 1.0)
+PATIENT = Factors(1000.0, 10.0)
+"""Where nobody waits for it: seen half a minute late on average, and looked at every five minutes at least."""
+_DRAWN = [Factors.draw() for _ in range(1000)]  # thousands that wait share them
 
 
 class Looks:
@@ -62,9 +69,9 @@ class Looks:
         self._tables.move_to_end(kind)
         return self._tables[kind]
 
-    def pause(self, table: LifeTable, age: float, chance: Chance) -> float:
+    def pause(self, table: LifeTable, age: float, by: Factors) -> float:
         """Return the seconds from the age at which a step was seen until the next look, by what is known now."""
-        return max(self._least, table.pause(age, self._price(age) * chance.price, self._most * chance.most))
+        return max(self._least, table.pause(age, self._price(age) * by.price, self._most * by.most))
 
     def _price(self, age: float) -> float:
         """Return the seconds of delay that a look is worth.
@@ -77,17 +84,29 @@ class Looks:
 
 
 class Watch:
-    """One step that is waited for, begun at `began` by the monotonic clock."""
+    """One step that is waited for, begun at `began` by the monotonic clock, and last looked at when it was `seen`."""
 
-    __slots__ = ("_began", "_chance", "_due", "_looks", "_ran", "_seen", "_table", "stands")
+    __slots__ = ("_began", "_by", "_due", "_looks", "_patience", "_ran", "_seen", "_table", "stands")
 
-    def __init__(self, looks: Looks, kind: Kind, began: float) -> None:
+    def __init__(
+        self, looks: Looks, kind: Kind, began: float, *, seen: float | None = None, patience: Factors = USUAL
+    ) -> None:
         self._looks, self._table, self._began = looks, looks.table(kind), began
-        self._ran = 0.0
-        self._seen, self._chance = monotonic() - began, random.choice(_CHANCES)
+        self._patience = patience
+        self._ran = seen or 0.0
+        self._see(monotonic() - began if seen is None else seen)
         self._due: float | None = None
         self.stands = False
         """Its look is due, and waits for its turn or is under way."""
+
+    @property
+    def seen(self) -> float:
+        """When it was last looked at, by the monotonic clock."""
+        return self._began + self._seen
+
+    def _see(self, age: float) -> None:
+        drawn = random.choice(_DRAWN)
+        self._seen, self._by = age, drawn if self._patience is USUAL else drawn.times(self._patience)
 
     def due(self) -> float | None:
         """Return when the next look is due by the monotonic clock, None for now.
@@ -95,7 +114,7 @@ class Watch:
         To be asked again at that time: what was learnt meanwhile may have put the look off. Of a thousand steps that
         began together, of a kind that nobody knew, that saves two looks in five.
         """
-        due = self._began + self._seen + self._looks.pause(self._table, self._seen, self._chance)
+        due = self._began + self._seen + self._looks.pause(self._table, self._seen, self._by)
         further = 0.0 if self._due is None else _FURTHER
         self._due = due if due > monotonic() + further else None
         return self._due
@@ -118,7 +137,7 @@ class Watch:
             look = await ask()
         finally:
             self.leave()
-            self._seen, self._chance = monotonic() - self._began, random.choice(_CHANCES)
+            self._see(monotonic() - self._began)
         if isinstance(look, Pending):
             self._table.ran(self._ran, asked)
             self._ran = asked

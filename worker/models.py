@@ -209,6 +209,7 @@ class Attempt(Base):
     intent_at: Mapped[datetime | None]
     intent_step: Mapped[int | None]
     intent_after: Mapped[str | None] = mapped_column(_Id)
+    looked_at: Mapped[datetime | None]  # when a run was let go until its next look: behind intent_at it is of this step
     # The provider's run in flight; moved into provider_ids for good as soon as it is known.
     provider_id: Mapped[str | None] = mapped_column(_Id)
     provider_ids: Mapped[list[Any]] = mapped_column(default=list)

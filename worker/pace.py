@@ -97,11 +97,15 @@ class TimeUp(Exception):
 
 
 class Rest(Exception):
-    """The run has nothing to do for some seconds, and its runner is to be driven again then, or when it is told."""
+    """The run has nothing to do for some seconds, and its runner is to be driven again then, or when it is told.
 
-    def __init__(self, seconds: float) -> None:
+    Where that is so long that no worker has to hold it meanwhile, `seen` is when its step was last looked at.
+    """
+
+    def __init__(self, seconds: float, *, seen: float | None = None) -> None:
         super().__init__(seconds)
         self.seconds = seconds
+        self.seen = seen
 
 
 class Pace:
@@ -179,12 +183,16 @@ class Pace:
             timer.cancel()
         self.heed()
 
-    async def wait_until(self, moment: float) -> None:
-        """Wait for a moment of the monotonic clock, unless there is something to heed; raises Rest if that is long."""
+    async def wait_until(self, moment: float, seen: float) -> None:
+        """Wait for a moment of the monotonic clock, unless there is something to heed; raises Rest if that is long.
+
+        `seen` is when the step was last looked at.
+        """
         seconds = moment - monotonic()
         if seconds > _REST:
             self.heed()
-            raise Rest(min(seconds, self.seconds_left()))
+            seconds = min(seconds, self.seconds_left())
+            raise Rest(seconds, seen=seen if seconds >= self.settings.park_after else None)
         await self.pause(max(0.0, seconds))
 
     async def _pause_or_outage(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from time import monotonic
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
 from worker.backends.transport.faults import CONVERSATION_GONE
@@ -36,22 +37,28 @@ class Runner:
     async def drive(self) -> float | None:
         """Carry the run on from where its rows say it stands; raises LostClaim when it is no longer ours.
 
-        Returns the seconds after which to go on where there is nothing to do meanwhile, None where the run is let go.
+        Returns the seconds after which to go on where there is nothing to do meanwhile, None where the run is let go:
+        it has ended, waits for a person or a further attempt, is handed over, or parked until a look that is far off.
         """
         with ExitStack() as end:
             end.callback(self._chain.close)
             try:
                 await self._go_on()
             except Rest as rest:
-                end.pop_all()
-                return rest.seconds
+                if rest.seen is None or self._parts.limits.counts_runs(self._claim.config):
+                    end.pop_all()
+                    return rest.seconds
+                await self._pace.write(
+                    settling.park_until_look, rest.seconds, monotonic() - rest.seen, self._pace.moved()
+                )
         return None
 
     async def _go_on(self) -> None:
         try:
             if not self._begun:
                 self._begun = True
-                self._pace.emit("run.claimed")
+                if self._claim.seen is None:
+                    self._pace.emit("run.claimed")
                 self._chain.open()
             await self._to_its_end()
         except HandOver:

@@ -100,6 +100,11 @@ class Settings(BaseModel):
     poll_max: PositiveFloat = Field(
         30.0, alias="RUNWRIGHT_POLL_MAX", description="Most seconds between looks at a running response."
     )
+    park_after: PositiveFloat = Field(
+        60.0,
+        alias="RUNWRIGHT_PARK_AFTER",
+        description="Seconds until a run's next look from which on no worker holds it meanwhile.",
+    )
     request_limit: PositiveInt = Field(
         64,
         alias="RUNWRIGHT_REQUEST_LIMIT",

@@ -132,6 +132,10 @@ ANSWER_LOST = Scenario(
 CANCELLED = Scenario((Ask("[[hang]]", 1, Status.CANCELLED), TOOLED), act=cancel)
 APPROVED = Scenario((Ask("[[call pay {}]][[say paid]]", 2), TOOLED))
 UNAPPROVED = Scenario((Ask("[[call pay {}]][[say paid]]", 2), TOOLED), {"RUNWRIGHT_APPROVAL_TIMEOUT": "0.2"})
+PARKED = Scenario(
+    (Ask("[[latency 3]][[say slow]]", 1), TOOLED),
+    {"RUNWRIGHT_POLL_MIN": "2", "RUNWRIGHT_POLL_MAX": "2", "RUNWRIGHT_PARK_AFTER": "1"},
+)
 STOPPED = Scenario((Ask("[[latency 2]][[say slow]]", 1), TOOLED), act=tell_to_stop)
 STRAYED = Scenario(act=lose_a_claim, aside=True)
 BEREAVED = Scenario(act=leave_a_dead_worker, aside=True)
@@ -156,6 +160,7 @@ PLACES = {
     "commit.mark_unknown": ANSWER_LOST,
     "commit.need_tools": PLAIN,
     "commit.park": APPROVED,
+    "commit.park_until_look": PARKED,
     "commit.reap": BEREAVED,
     "commit.register": PLAIN,
     "commit.release": STRAYED,

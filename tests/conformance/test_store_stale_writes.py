@@ -27,6 +27,7 @@ WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
     "park": (settling.park, [1.0], {}),
     "set_conversation": (progress.set_conversation, [Opened("conv_stale"), PLACE, ""], {}),
     "intend": (progress.intend, [0, "item_stale"], {}),
+    "park_until_look": (settling.park_until_look, [60.0, 0.0, 60.0], {}),
     "crashed": (settling.crashed, [0.0, 3], {}),
     "withdraw": (progress.withdraw, [], {}),
     "mark_unknown": (progress.mark_unknown, [], {}),

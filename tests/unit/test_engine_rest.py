@@ -62,7 +62,7 @@ class Resting:
         self.ground = Ground(url)
         self.run = self.ground.submit(timeout=timeout)
         self.provider = Patient()
-        made = partial(parts, self.ground, self.provider, poll_max=HOUR, lease=1)
+        made = partial(parts, self.ground, self.provider, poll_max=HOUR, park_after=2 * HOUR, lease=1)
         self.engine = Engine("node", ["default"], made, lambda _queues: None)
         self.engine.start(lambda: None)
         self.wait_for_rest(self.engine.worker)

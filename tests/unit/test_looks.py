@@ -9,7 +9,7 @@ import pytest
 from benchmarks.looks import Learned, even, evenly, late, looks, simulate, skewed, tutorial
 from worker.backends.base import Done, Failed, Look, NeedsTools, Pending
 from worker.errors import ProviderError
-from worker.looks import Chance, Looks, Watch
+from worker.looks import Factors, Looks, Watch
 from worker.response import Usage
 
 KIND = ("helper", False)
@@ -38,14 +38,14 @@ def test_a_pause_keeps_within_the_settings(age: float) -> None:
     """Expected: RUNWRIGHT_POLL_MIN and RUNWRIGHT_POLL_MAX bound every pause, also where both are the same."""
     for least, most in ((0.05, 0.3), (3.0, 3.0)):
         worker = Looks(least, most, 64)
-        pauses = [worker.pause(worker.table(KIND), age, Chance.draw()) for _ in range(100)]
+        pauses = [worker.pause(worker.table(KIND), age, Factors.draw()) for _ in range(100)]
         assert least <= min(pauses) <= max(pauses) <= most
 
 
 def test_runs_that_began_together_do_not_look_together() -> None:
     """Expected: pauses at one age differ, by chance."""
     worker = Looks(0.05, 30.0, 64)
-    assert len({worker.pause(worker.table(KIND), 2.0, Chance.draw()) for _ in range(100)}) > 90
+    assert len({worker.pause(worker.table(KIND), 2.0, Factors.draw()) for _ in range(100)}) > 90
 
 
 def test_looks_that_queue_up_make_pauses_longer() -> None:
@@ -53,9 +53,9 @@ def test_looks_that_queue_up_make_pauses_longer() -> None:
     worker = Looks(0.05, 30.0, 64)
     table = worker.table(KIND)
     worker.seed([(KIND, 2.0 + n / 100) for n in range(400)])
-    alone = max(worker.pause(table, 3.0, Chance.draw()) for _ in range(100))
+    alone = max(worker.pause(table, 3.0, Factors.draw()) for _ in range(100))
     worker.under_way = 640
-    assert min(worker.pause(table, 3.0, Chance.draw()) for _ in range(100)) > 1.5 * alone
+    assert min(worker.pause(table, 3.0, Factors.draw()) for _ in range(100)) > 1.5 * alone
 
 
 def test_ends_and_what_still_runs_are_learnt() -> None:

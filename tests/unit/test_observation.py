@@ -43,6 +43,7 @@ def claim(attempt: int = 1, **changes: Any) -> Claim:
         intent_step=None,
         intent_after=None,
         step_age=0.0,
+        seen=None,
         created=0,
         reissued=0,
         timeout=60.0,

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from tasks.runs import _usual_timeout
 from worker import windows
+from worker.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,9 @@ def test_without_a_window_nothing_conflicts(window: dict[str, str]) -> None:
     """Expected: an assistant that asks for none may stream, take another tier and end soon."""
     config = {"stream": True, "service_tier": "flex", "timeout": 1.0, "step_timeout": 1.0, **window}
     assert list(windows.conflicts(config)) == []
+
+
+@pytest.mark.parametrize(("word", "hours"), [("soonest", 1), ("2h", 6), ("8h", 24)])
+def test_a_run_has_time_for_the_windows_of_its_steps(word: str, hours: float) -> None:
+    """Expected: three windows where nobody says how long it may take, and no less than the setting."""
+    assert _usual_timeout({"completion_window": word}, Settings(database_url="sqlite:///unused.db")) == hours * 3600

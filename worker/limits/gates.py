@@ -121,6 +121,10 @@ class Gates:
     def _passed(self, gate: Gate, claim: Claim) -> Admission:
         return Admission(self, gate, Ask(claim.run_id, 0, bulk=True), claim.assistant, reserved=False)
 
+    def counts_runs(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether the runs at the provider are limited: whoever holds one keeps its place among them."""
+        return bool(self._gate(config).limits.runs)
+
     def learn(self, assistant: str, used: int) -> None:
         """Remember what a step of an assistant uses."""
         usual = self._usual.get(assistant)

@@ -53,6 +53,8 @@ class Claim:
     intent_after: str | None
     step_age: float
     """Seconds since the step in hand was begun at the provider; 0.0 where it was not."""
+    seen: float | None
+    """Its age when it was last looked at, where the run was parked until the next look; else None."""
     created: int
     """Steps of this attempt that the provider has taken on."""
     reissued: int
@@ -120,6 +122,7 @@ def _loading() -> Any:
             Attempt.intent_step,
             Attempt.intent_at,
             Attempt.intent_after,
+            Attempt.looked_at,
             Attempt.provider_ids,
             Attempt.adopted,
             Attempt.reissued,
@@ -226,6 +229,7 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         intent_step=row.intent_step,
         intent_after=row.intent_after,
         step_age=max(0.0, (now - row.intent_at).total_seconds()) if row.intent_at else 0.0,
+        seen=_seen(row),
         created=created,
         reissued=row.reissued or 0,
         timeout=row.timeout,
@@ -235,13 +239,23 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
     )
 
 
+def _seen(row: Any) -> float | None:
+    if row.looked_at is None or row.provider_id is None or row.looked_at < row.intent_at:
+        return None
+    return float((row.looked_at - row.intent_at).total_seconds())
+
+
 def _open_attempts(connection: Connection, claims: Sequence[Claim]) -> None:
-    """Begin an attempt for each run that came from the queue; one that was handed over goes on with its own."""
+    """Begin an attempt for each run that came from the queue; one that was let go goes on with its own.
+
+    A claim for the next look is no news: a run that waits for hours would fill its journal with them.
+    """
     if not claims:
         return
     attempts = [{"run_id": c.run_id, "number": c.attempt, "worker": c.worker, "provider_ids": []} for c in claims]
     many.insert(connection, Attempt, attempts, ignore=True)
-    record_many(connection, "claimed", [(c.run_id, c.attempt, {"fence": c.fence}) for c in claims], claims[0].worker)
+    told = [(c.run_id, c.attempt, {"fence": c.fence}) for c in claims if c.seen is None]
+    record_many(connection, "claimed", told, claims[0].worker)
 
 
 def still_due(connection: Connection, queues: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 from worker.errors import SchemaError
 from worker.store.database import Database
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Those of worker/migrations/versions/, the first one first."""
 
 _VERSION = table("alembic_version", column("version_num"))

@@ -136,6 +136,18 @@ def park(hold: Hold, seconds_left: float) -> None:
     hold.note("parked")
 
 
+def park_until_look(hold: Hold, seconds: float, unseen: float, seconds_left: float | None) -> None:
+    """Let a run go that has nothing to do for long: any worker looks at its step when it is due.
+
+    The turn is kept. The step was last looked at `unseen` seconds ago. `seconds_left` is what the run has where its
+    time stood still, and makes its deadline anew.
+    """
+    if seconds_left is not None:
+        hold.change(deadline_at=FromNow(seconds_left))
+    hold.change(owner=None, due_at=NOW if hold.row.cancel_requested_at else FromNow(seconds))
+    hold.change_attempt(looked_at=FromNow(-unseen))
+
+
 def start_cancelling(hold: Hold) -> None:
     """Show that the cancel somebody asked for is being carried out."""
     if hold.status is not Status.CANCELLING:
