@@ -3,6 +3,7 @@
 __main__      `make bench`, `make bench-full`: which scenarios, how often; writes results.json
 scenarios     what is measured, and beside what
 measure       one measurement: so many runs through a worker or a rival, and the checks that each run has one result
+parking       runs that wait for hours, and that no worker holds
 backlog       the queue without a worker: submit and claim
 startup       commands of the shell, from their start to their end
 servers       the ground: provider, Redis, databases on one core, what is measured on the other

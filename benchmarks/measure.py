@@ -62,7 +62,7 @@ def worker(ground: Ground, kind: str, load: Load, *, count: int = 1, core: str =
                 _carry(producer, Load(runs=_WARM))
                 ground.reset(load.latency, load.spread)
                 pids = [each.pid for each in workers]
-                with _measured(pids, load, lambda: _seen(ground, url)) as row:
+                with measured(pids, load, lambda: seen(ground, url)) as row:
                     batch = _carry(producer, load)
                 ends = {run: at for each in workers for run, at in _committed(each.log_file).items()}
                 row |= _told(ground.counters(), ends, load)
@@ -82,9 +82,9 @@ def script(ground: Ground, name: str, load: Load) -> Row:
     ground.reset()
     with ground.script(name, track) as process:
         ground.reset(load.latency, load.spread)
-        with _measured([process.pid], load, lambda: _seen(ground)) as row:
+        with measured([process.pid], load, lambda: seen(ground)) as row:
             (folder / "go").touch()
-            _until((folder / "ends.json").exists, load, lambda: f"{name} has not ended")
+            until((folder / "ends.json").exists, load, lambda: f"{name} has not ended")
         row |= _told(ground.counters(), results_of(folder), load)
     remove(folder)
     return row
@@ -107,9 +107,9 @@ def tutorial(ground: Ground, pool: str, slots: int, load: Load) -> Row:
         process.wait_for(lambda: len(_lines(ends)) == 2 * slots, "its first runs", load.limit)
         ends.write_text("")
         ground.reset(load.latency, load.spread)
-        with _measured([process.pid], load, lambda: _seen(ground)) as row:
+        with measured([process.pid], load, lambda: seen(ground)) as row:
             send([f"run-{number}" for number in range(load.runs)])
-            _until(lambda: len(_lines(ends)) == load.runs, load, lambda: f"only {len(_lines(ends))} runs ended")
+            until(lambda: len(_lines(ends)) == load.runs, load, lambda: f"only {len(_lines(ends))} runs ended")
         row |= _told(ground.counters(), {name: float(at) for name, at in _lines(ends)}, load)
     return row
 
@@ -119,7 +119,7 @@ def _lines(file: Path) -> list[list[str]]:
 
 
 @contextmanager
-def _measured(pids: list[int], load: Load, look: Callable[[], dict[str, float]]) -> Iterator[Row]:
+def measured(pids: list[int], load: Load, look: Callable[[], dict[str, float]]) -> Iterator[Row]:
     """Account for what the process trees use while the block runs."""
     row: Row = {"runs": load.runs, "latency": load.latency, "calibration_ms": round(calibrate(), 1)}
     spent = sum(map(accounting.cpu, pids))
@@ -144,17 +144,18 @@ def _waiting(samples: accounting.Samples, load: Load) -> float | None:
     return (full[-1].cpu - full[0].cpu) * 1000 / load.runs / (full[-1].at - full[0].at) * 60
 
 
-def _seen(ground: Ground, url: str = "") -> dict[str, float]:
-    seen = {"in_flight": float(ground.counters(ends=False)["in_flight"])}
+def seen(ground: Ground, url: str = "") -> dict[str, float]:
+    """Return how many runs the provider has in flight, and how many connections the database."""
+    found = {"in_flight": float(ground.counters(ends=False)["in_flight"])}
     if url.startswith("postgresql"):
         # The benchmark's own are told by their name.
         engine = create_engine(url, poolclass=NullPool, connect_args={"application_name": "benchmark"})
         others = "datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'benchmark'"
         with engine.connect() as connection:
-            seen["database_connections"] = connection.scalar(
+            found["database_connections"] = connection.scalar(
                 text(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")
             )
-    return seen
+    return found
 
 
 def _carry(producer: Producer, load: Load) -> str:
@@ -170,11 +171,12 @@ def _carry(producer: Producer, load: Load) -> str:
             waiting = select(func.count()).where(Run.batch_id == batch, Run.finished_at.is_(None))
             return int(connection.execute(waiting).scalar_one())
 
-    _until(lambda: not left(), load, lambda: f"{left()} of {load.runs} runs have not ended")
+    until(lambda: not left(), load, lambda: f"{left()} of {load.runs} runs have not ended")
     return batch
 
 
-def _until(condition: Callable[[], bool], load: Load, what: Callable[[], str]) -> None:
+def until(condition: Callable[[], bool], load: Load, what: Callable[[], str]) -> None:
+    """Wait for a condition; raises Unfinished with `what` is not so when the load's limit has passed."""
     deadline = time.monotonic() + load.limit
     while not condition():
         if time.monotonic() > deadline:

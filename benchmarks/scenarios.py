@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from benchmarks import backlog, measure, startup
+from benchmarks import backlog, measure, parking, startup
 from benchmarks.measure import Load, Row
 from benchmarks.servers import Ground
 
@@ -78,6 +78,12 @@ def memory(ground: Ground, scale: Scale) -> Contenders:
         yield Contender(f"{runs:,} in flight", partial(measure.worker, ground, "postgresql", load))
 
 
+def parked(ground: Ground, scale: Scale) -> Contenders:
+    """Runs that wait for hours in a completion window, begun by one worker process that holds none of them."""
+    for runs in (10_000, 100_000) if scale.full else (1000, 5000):
+        yield Contender(f"{runs:,} parked", partial(parking.parked, ground, runs))
+
+
 def workers(ground: Ground, scale: Scale) -> Contenders:
     """One worker process and two, unpinned: servers and workers share all cores."""
     load = Load(runs=2 * scale.runs)
@@ -115,10 +121,10 @@ def start(ground: Ground, scale: Scale) -> Contenders:
 
 Scenario = Callable[[Ground, Scale], Contenders]
 SCENARIOS: dict[str, Scenario] = {
-    each.__name__: each for each in (cpu, latency, long, memory, workers, submit, claim, start)
+    each.__name__: each for each in (cpu, latency, long, memory, parked, workers, submit, claim, start)
 }
 # Long enough for one repetition to say what there is to say.
-ONCE = {"long", "memory", "claim"}
+ONCE = {"long", "memory", "parked", "claim"}
 
 
 def carried_out(contenders: Sequence[Contender], repeats: int, show: Callable[[str], None]) -> list[Row]:

@@ -21,14 +21,15 @@ Kind = tuple[str, bool]
 
 
 class Factors(NamedTuple):
-    """How much dearer looks of one step are than others, and how much longer a pause may be."""
+    """How much dearer looks of one step are than others, and how much longer a pause may, or must be."""
 
     price: float
     most: float
+    least: float = 1.0
 
     def times(self, other: "Factors") -> "Factors":
         """Return the product."""
-        return Factors(self.price * other.price, self.most * other.most)
+        return Factors(self.price * other.price, self.most * other.most, self.least * other.least)
 
     @classmethod
     def draw(cls) -> Self:
@@ -37,8 +38,8 @@ class Factors(NamedTuple):
 
 
 USUAL = Factors(1.0, 1.0)
-PATIENT = Factors(1000.0, 10.0)
-"""Where nobody waits for it: seen half a minute late on average, and looked at every five minutes at least."""
+PATIENT = Factors(price=1000.0, most=10.0, least=1500.0)
+"""Where nobody waits for it: seen some half a minute late, looked at every 75 seconds to five minutes."""
 _DRAWN = [Factors.draw() for _ in range(1000)]  # thousands that wait share them
 
 
@@ -71,7 +72,7 @@ class Looks:
 
     def pause(self, table: LifeTable, age: float, by: Factors) -> float:
         """Return the seconds from the age at which a step was seen until the next look, by what is known now."""
-        return max(self._least, table.pause(age, self._price(age) * by.price, self._most * by.most))
+        return max(self._least * by.least, table.pause(age, self._price(age) * by.price, self._most * by.most))
 
     def _price(self, age: float) -> float:
         """Return the seconds of delay that a look is worth.

@@ -13,12 +13,14 @@ from typing import Any, Protocol, TypeVar
 from worker.errors import ProviderError
 from worker.parts import Parts
 from worker.retries import backoff
+from worker.store import progress
 from worker.store.claiming import Claim
 
 T = TypeVar("T")
 _LEASE_LOOK = 0.1
 _REST = 1.0  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
+_TOLD = 3  # refusals of one request, after which the run's journal tells of them, once
 
 
 class Driven(Protocol):
@@ -248,6 +250,8 @@ class Pace:
                     self.parts.outage.failed()
                 wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, error.retry_after)
                 self.emit("provider.refused", code=error.code, failures=failures, seconds=round(wait, 2))
+                if failures == _TOLD:
+                    await self.write(progress.refused, error.code, failures)
                 limited = whole and error.status == HTTPStatus.TOO_MANY_REQUESTS
                 with self.held_back() if limited else nullcontext():
                     await self._pause_or_outage(wait)

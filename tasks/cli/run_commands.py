@@ -147,7 +147,7 @@ def show(
         view = reading.run(connection, run_id)
         happened = reading.events(connection, run_id) if events else []
         tried = reading.attempts(connection, run_id) if events else []
-        held_back = groups.why(connection, run_id)
+        held_back = groups.why(connection, run_id) + reading.refused(connection, run_id)
     if as_json:
         emit(
             {

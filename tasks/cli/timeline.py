@@ -55,6 +55,9 @@ class _Words:
             "tool_written_off": lambda _event, data: f"tool {self._call(data)}, not run",
             "unknown": lambda _event, _data: "unknown whether the provider has created the step",
             "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",
+            "refused": lambda _event, data: (
+                f"the provider has refused {data['failures']} times, and is asked again: {data['code']}"
+            ),
             "reissued": lambda _event, data: f"step {data['step']} is asked for again: it was lost with its worker",
             "asked": lambda _event, data: f"a person is asked {_ASKED[data['question']]}: {', '.join(data['tools'])}",
             "approved": lambda _event, data: f"{data['by']} approved {_decided(data)}",

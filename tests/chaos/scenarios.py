@@ -162,6 +162,7 @@ PLACES = {
     "commit.park": APPROVED,
     "commit.park_until_look": PARKED,
     "commit.reap": BEREAVED,
+    "commit.refused": PLAIN,
     "commit.register": PLAIN,
     "commit.release": STRAYED,
     "commit.renew": PLAIN,
@@ -183,4 +184,4 @@ PLACES = {
     "outside.tool": PLAIN,
 }
 # While the provider answers 429 to every create; and after all others, so that nobody else reaps.
-REFUSED, LAST = {"commit.withdraw"}, {"commit.reap"}
+REFUSED, LAST = {"commit.withdraw", "commit.refused"}, {"commit.reap"}

@@ -30,6 +30,7 @@ WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
     "park_until_look": (settling.park_until_look, [60.0, 0.0, 60.0], {}),
     "crashed": (settling.crashed, [0.0, 3], {}),
     "withdraw": (progress.withdraw, [], {}),
+    "refused": (progress.refused, ["connection_error", 3], {}),
     "mark_unknown": (progress.mark_unknown, [], {}),
     "created": (progress.created, [1, "resp_stale"], {}),
     "need_tools": (

@@ -19,7 +19,7 @@ from worker.limits.gates import Admission
 from worker.pace import HandOver, Held, Pace
 from worker.parts import Parts
 from worker.response import Asked, Usage
-from worker.store import leases
+from worker.store import leases, progress, reading
 from worker.store.claiming import Claim
 
 
@@ -175,3 +175,29 @@ def test_what_stood_still_is_handed_over(ground: Ground, monkeypatch: pytest.Mon
     ground.write(leases.hand_over, held.claim.worker, {run: held.left})
     left = (ground.row(run).deadline_at - ground.now()).total_seconds()
     assert (held.handed_over, HOUR / 2 - 60 < left <= HOUR / 2) == (True, True)
+
+
+def test_a_provider_that_refuses_is_told_of(ground: Ground) -> None:
+    """Expected: once, with the third refusal; `show` says so until something else happens to the run."""
+    ground.submit()
+    held = Held(ground.take())
+    answers = [ProviderError("http_503", "away", transient=True)] * 5
+    shown: list[list[str]] = []
+
+    async def story() -> None:
+        pace = Pace(held, parts(ground, Provider()), lambda: True)
+
+        async def request() -> None:
+            with ground.database.read() as connection:
+                shown.append(reading.refused(connection, held.claim.run_id))
+            if answers:
+                raise answers.pop()
+
+        await pace.patiently(request)
+        await pace.write(progress.mark_unknown)
+
+    asyncio.run(story())
+    with ground.database.read() as connection:
+        shown.append(reading.refused(connection, held.claim.run_id))
+    assert [len(one) for one in shown] == [0, 0, 0, 1, 1, 1, 0]
+    assert "http_503" in shown[3][0]

@@ -49,6 +49,11 @@ def withdraw(hold: Hold) -> None:
     hold.change_attempt(intent_step=None)
 
 
+def refused(hold: Hold, code: str, failures: int) -> None:
+    """Tell whoever looks at the run that the provider has refused a request of it so many times, and is asked again."""
+    hold.note("refused", code=code, failures=failures)
+
+
 def mark_unknown(hold: Hold) -> None:
     """Keep that nobody can tell whether the provider run of this attempt exists."""
     hold.change_attempt(unknown=True)

@@ -173,6 +173,18 @@ def events(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in rows]  # noqa: SLF001 - as above
 
 
+def refused(connection: Connection, run_id: str) -> list[str]:
+    """Say that the provider refuses what a run asks for, where that is the newest of its journal."""
+    columns = (EventRow.name, EventRow.at, EventRow.data)
+    newest = select(*columns).where(EventRow.run_id == run_id).order_by(EventRow.id.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    if row is None or row.name != "refused":
+        return []
+    return [
+        f"the provider refuses and is asked again: {row.data['code']}, since {row.at:%Y-%m-%d %H:%M:%S} UTC or before"
+    ]
+
+
 def news(connection: Connection, run_id: str, after: int) -> list[dict[str, Any]]:
     """Return the rows of a run's journal behind this one, in order."""
     columns = (EventRow.id, EventRow.at, EventRow.name, EventRow.attempt, EventRow.data)
