@@ -1,10 +1,11 @@
-"""Completion windows: their time."""
+"""Completion windows: their time, what goes with them, and what they take off a price."""
 
 from typing import Any
 
 import pytest
 
 from worker import windows
+from worker.response import Usage
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,18 @@ def test_without_a_window_nothing_conflicts(window: dict[str, str]) -> None:
     """Expected: an assistant that asks for none may stream, take another tier and end soon."""
     config = {"stream": True, "service_tier": "flex", "timeout": 1.0, "step_timeout": 1.0, **window}
     assert list(windows.conflicts(config)) == []
+
+
+@pytest.mark.parametrize(("window", "expected"), [("soonest", 10.0), ("2h", 7.0), ("8h", 6.0)])
+def test_a_window_takes_its_part_off_the_cost(window: str, expected: float) -> None:
+    """Expected: 30 and 40 per cent below Standard; the tokens are what they were."""
+    charged = windows.charged(Usage(1, 2, 10.0), {"completion_window": window})
+    assert (charged.input_tokens, charged.output_tokens) == (1, 2)
+    assert charged.cost_usd == pytest.approx(expected)
+    assert windows.charged(Usage(1, 2, 10.0), {}) == Usage(1, 2, 10.0)
+
+
+@pytest.mark.parametrize("usage", [Usage(), Usage(1, 2, None)])
+def test_an_unknown_cost_stays_unknown(usage: Usage) -> None:
+    """Expected: null, never 0."""
+    assert windows.charged(usage, {"completion_window": "8h"}) == usage
