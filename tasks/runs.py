@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from tasks.checks import check_json
 from tasks.hooks import hook
+from worker import windows
 from worker.errors import UsageError
 from worker.lifecycle import TERMINAL, Status
 from worker.producer import Producer, producer
@@ -248,7 +249,7 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
         metadata=request.metadata or {},
         available_at=request.available_at,
         max_attempts=request.max_attempts or config.get("max_attempts", settings.max_attempts),
-        timeout=request.timeout or config.get("timeout", settings.run_timeout),
+        timeout=request.timeout or config.get("timeout", settings.run_timeout + (windows.seconds(config) or 0.0)),
         batch_id=request.batch_id,
         store_result=request.store_result,
         on_end=hook(request.on_end),
