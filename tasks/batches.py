@@ -17,10 +17,12 @@ from tasks.hooks import hook
 from tools.errors import Unreadable
 from tools.extract import SUFFIXES, extract_text
 from tools.text import storable
+from worker import windows
 from worker.errors import UsageError
 from worker.maintenance import ring_due
 from worker.prices import Prices
 from worker.producer import Producer
+from worker.response import Usage
 from worker.store import assistants, batches, budgets, reading
 from worker.store.database import Database
 from worker.store.submitting import Accepted
@@ -149,14 +151,17 @@ def estimate(producer: Producer, assistant: str, prompt: str, documents: Iterabl
         readable += 1
         tokens += math.ceil((len(config.get("instructions") or "") + len(message(prompt, document))) / 4)
     model, total_in, total_out = str(config["model"]), tokens * steps, readable * steps * answer
+    full = Usage(total_in, total_out, Prices.load(producer.settings.prices).cost(model, total_in, total_out))
+    assumed = f"estimated: 4 characters a token, {steps} model step(s) a document, {answer} output tokens a step"
+    window = windows.of(config)
     return Estimate(
         documents=readable,
         unreadable=unreadable,
         model=model,
         input_tokens=total_in,
         output_tokens=total_out,
-        cost_usd=Prices.load(producer.settings.prices).cost(model, total_in, total_out),
-        assumption=f"estimated: 4 characters a token, {steps} model step(s) a document, {answer} output tokens a step",
+        cost_usd=windows.charged(full, config).cost_usd,
+        assumption=f"{assumed}, {window.discount:.0%} off for completion_window" if window else assumed,
     )
 
 

@@ -161,6 +161,10 @@ class Simulator:
         """Return the totals, and of the runs only those of which a step was carried out twice."""
         return self._call("GET", "counters?anomalies=1")
 
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return what it has counted of one run, and the background options of its creates."""
+        return self._call("GET", f"runs/{run_id}")
+
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Change latency, shares or seed while it runs."""
         return self._call("POST", "settings", changes)

@@ -7,6 +7,7 @@ from time import monotonic
 
 import structlog
 
+from worker import windows
 from worker.backends.base import Backend, Created, Ended, Failed, NeedsTools, Step
 from worker.backends.places import Place
 from worker.calls import Calls
@@ -118,20 +119,23 @@ class Chain:
 
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
-        ended = await self._carried_out()
+        ended = self._charged(await self._carried_out())
         self._admitted.ended(ended)
         return ended
 
     async def _carried_out(self) -> Ended:
         if self._flight is None:
             step = await self._next_step()
-            created = None if self._lost else await self._create(step)
+            created = None if self._lost else await self._pace.patiently(partial(self._create_once, step), whole=True)
             begun = await self._find(step) if created is None else created
             if not isinstance(begun, Created):
                 return begun
             await self._keep(begun)
         assert self._flight is not None  # noqa: S101 - for the type checker: _keep has set it
         return await self._flight.ended()
+
+    def _charged(self, ended: Ended) -> Ended:
+        return replace(ended, usage=windows.charged(ended.usage, self._claim.config))
 
     def settled(self, asked: NeedsTools) -> None:
         """Go on to the next step: the calls of this one are in the ledger."""
@@ -188,12 +192,8 @@ class Chain:
         repairs = await self._conversation.repairs(step.answers) if repair else []
         return replace(step, tools=tools, answers=[*repairs, *step.answers])
 
-    async def _create(self, step: Step) -> Created | Failed | None:
-        """Create the step; None where the provider may have it all the same and did not say."""
-        return await self._pace.patiently(lambda: self._create_once(step), whole=True)
-
     async def _create_once(self, step: Step) -> Created | Failed | None:
-        """Create the step when the provider's limits let it pass; None where the answer was lost."""
+        """Create the step when the provider's limits let it pass; None where nobody knows whether it has it."""
         limits, claim = self._parts.limits, self._claim
         admitted = limits.at_once(step, claim)
         if admitted is None:
@@ -329,11 +329,10 @@ class Chain:
         if self._flight is None:
             return None
         self._pace.last(self._settings.cancel_timeout)
-        last = await self._flight.stopped()
-        if last is not None:
+        if (last := await self._flight.stopped()) is not None:
+            last = self._charged(last)
             self._admitted.ended(last)
-        # Its calls are in the ledger already.
-        return None if held and isinstance(last, NeedsTools) else last
+        return None if held and isinstance(last, NeedsTools) else last  # its calls are in the ledger already
 
     async def let_go(self) -> Ended | None:
         """End what the provider holds open for answers that will not come, or not to it; returns how that has ended."""

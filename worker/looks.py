@@ -72,7 +72,8 @@ class Looks:
 
     def pause(self, table: LifeTable, age: float, by: Factors) -> float:
         """Return the seconds from the age at which a step was seen until the next look, by what is known now."""
-        return max(self._least * by.least, table.pause(age, self._price(age) * by.price, self._most * by.most))
+        most = self._most * by.most
+        return min(most, max(self._least * by.least, table.pause(age, self._price(age) * by.price, most)))
 
     def _price(self, age: float) -> float:
         """Return the seconds of delay that a look is worth.

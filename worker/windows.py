@@ -4,8 +4,10 @@ Source: https://developers.openai.com/api/docs/guides/background, as of November
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from worker.response import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,17 @@ def seconds(config: Mapping[str, Any]) -> float | None:
     """Return its seconds, None where there is no window."""
     window = of(config)
     return window.seconds if window else None
+
+
+def charged(usage: Usage, config: Mapping[str, Any]) -> Usage:
+    """Return what a step has used with its cost as it is charged; given is that by the Standard rates.
+
+    No response tells which window it had (openai 3.54), so its backend, which sees nothing else, cannot know.
+    """
+    window = of(config)
+    if window is None or usage.cost_usd is None:
+        return usage
+    return replace(usage, cost_usd=usage.cost_usd * (1 - window.discount))
 
 
 def conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

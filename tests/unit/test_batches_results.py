@@ -101,6 +101,18 @@ def test_an_estimate_counts_characters_and_knows_prices(door: Producer) -> None:
     assert batches.estimate(door, "unpriced", "P", DOCUMENTS).cost_usd is None
 
 
+def test_an_estimate_has_the_discount_of_a_window(door: Producer) -> None:
+    """Expected: 40 per cent below the same batch without one, and it says so; tokens are the same."""
+    config = {"model": "gpt-6-luna", "tools": ["calculate"], "instructions": "x" * 40}
+    with door.database.write() as connection:
+        assistants.apply(connection, "night", {**config, "completion_window": "8h"})
+    full, less = (batches.estimate(door, name, "P", DOCUMENTS) for name in ("clerk", "night"))
+    assert full.cost_usd
+    assert less.cost_usd == pytest.approx(full.cost_usd * 0.6)
+    assert (less.input_tokens, less.output_tokens) == (full.input_tokens, full.output_tokens)
+    assert less.assumption == f"{full.assumption}, 40% off for completion_window"
+
+
 def test_export_writes_what_came_out(door: Producer, tmp_path: Path) -> None:
     """JSONL has the texts as they are; in CSV no cell begins a formula."""
     batch_id = batches.submit(door, "clerk", "P", DOCUMENTS)

@@ -1,4 +1,4 @@
-"""Completion windows: their time."""
+"""Completion windows: their time, what goes with them, and what they take off a price."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 
 from tasks.runs import _usual_timeout
 from worker import windows
+from worker.response import Usage
 from worker.settings import Settings
 
 
@@ -47,3 +48,18 @@ def test_without_a_window_nothing_conflicts(window: dict[str, str]) -> None:
 def test_a_run_has_time_for_the_windows_of_its_steps(word: str, hours: float) -> None:
     """Expected: three windows where nobody says how long it may take, and no less than the setting."""
     assert _usual_timeout({"completion_window": word}, Settings(database_url="sqlite:///unused.db")) == hours * 3600
+
+
+@pytest.mark.parametrize(("window", "expected"), [("soonest", 10.0), ("2h", 7.0), ("8h", 6.0)])
+def test_a_window_takes_its_part_off_the_cost(window: str, expected: float) -> None:
+    """Expected: 30 and 40 per cent below Standard; the tokens are what they were."""
+    charged = windows.charged(Usage(1, 2, 10.0), {"completion_window": window})
+    assert (charged.input_tokens, charged.output_tokens) == (1, 2)
+    assert charged.cost_usd == pytest.approx(expected)
+    assert windows.charged(Usage(1, 2, 10.0), {}) == Usage(1, 2, 10.0)
+
+
+@pytest.mark.parametrize("usage", [Usage(), Usage(1, 2, None)])
+def test_an_unknown_cost_stays_unknown(usage: Usage) -> None:
+    """Expected: null, never 0."""
+    assert windows.charged(usage, {"completion_window": "8h"}) == usage
