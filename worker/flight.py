@@ -13,7 +13,7 @@ from worker.pace import Pace, Rest, TimeUp
 from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
-_WINDOWS = 2.0  # a window is a target: the provider may leave a step in its queue for so many
+_WINDOWS = 2.0  # a window is a target: a step may take so many before the settings' limits hold
 _LINE = 10.0  # seconds after which a look goes out of its turn, should nobody call it
 
 
@@ -25,12 +25,12 @@ class Flight:
         "_began",
         "_following",
         "_in_line",
+        "_in_time",
         "_look_at",
         "_number",
         "_pace",
         "_settings",
         "_watch",
-        "_window",
         "id",
         "unclear",
     )
@@ -54,8 +54,9 @@ class Flight:
         self._number = number
         self._began = monotonic() - age
         kind = (pace.claim.assistant, number > 0)
-        self._window = windows.seconds(pace.claim.config)
-        patience = USUAL if self._window is None else PATIENT
+        window = windows.seconds(pace.claim.config)
+        self._in_time = _WINDOWS * (window or 0.0)
+        patience = USUAL if window is None else PATIENT
         self._watch = Watch(pace.parts.looks, kind, self._began, seen=seen, patience=patience)
         self._look_at: float | None = None  # where the provider wishes it
         self._in_line = False
@@ -151,7 +152,7 @@ class Flight:
     def _overdue(self, look: Pending) -> tuple[str, str] | None:
         """Say why the step has taken too long, if it has: the provider can leave one in its queue for ever."""
         age = monotonic() - self._began
-        queued = max(self._settings.queued_timeout, _WINDOWS * (self._window or 0.0))
+        queued = max(self._settings.queued_timeout, self._in_time)
         limit = self._limit()
         if limit is not None and age >= limit:
             return "step_timeout", f"the step took longer than its {limit:g} s"
@@ -161,8 +162,9 @@ class Flight:
 
     def _limit(self) -> float | None:
         """Return the seconds that the step may take."""
-        limit: float | None = self._pace.claim.config.get("step_timeout", self._settings.step_timeout)
-        return limit
+        own: float | None = self._pace.claim.config.get("step_timeout")
+        usual = self._settings.step_timeout
+        return own or (usual and max(usual, self._in_time))
 
     async def _replace(self, code: str, message: str) -> Ended:
         """Stop the step so that it can be tried again; one that ended well all the same is taken as it is."""

@@ -73,7 +73,8 @@ class Looks:
     def pause(self, table: LifeTable, age: float, by: Factors) -> float:
         """Return the seconds from the age at which a step was seen until the next look, by what is known now."""
         most = self._most * by.most
-        return min(most, max(self._least * by.least, table.pause(age, self._price(age) * by.price, most)))
+        least = max(self._least, min(self._least * by.least, most))
+        return max(least, table.pause(age, self._price(age) * by.price, most))
 
     def _price(self, age: float) -> float:
         """Return the seconds of delay that a look is worth.

@@ -10,10 +10,11 @@ from tests.conformance.ground import Ground
 from tests.unit.test_chain import drive, drive_and_tell
 from tests.workbench import Provider, parts
 from tools.registry import tool
-from worker.backends.base import Done, Ended, Failed, Look, NeedsTools, Pending
+from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Pending
+from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.models import Spending
-from worker.pace import Held
+from worker.pace import Held, Pace
 from worker.response import Asked, Usage
 from worker.store import assistants, batches
 
@@ -90,3 +91,21 @@ def test_a_budget_counts_what_is_charged(ground: Ground) -> None:
     asyncio.run(drive(Held(ground.take()), parts(ground, Provider(ANSWERS), peek)))
     with ground.database.read() as connection:
         assert connection.execute(select(Spending.cost_usd)).scalar_one() == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("hours", "queued", "code"),
+    [(1, True, None), (15, True, None), (15, False, None), (17, True, "step_timeout"), (17, False, "step_timeout")],
+)
+def test_a_step_may_take_two_windows(ground: Ground, hours: float, queued: bool, code: str | None) -> None:
+    """Expected: the limits of the settings, which are minutes, hold from then on."""
+    ground.submit(timeout=1e6)
+
+    async def story() -> tuple[str, str] | None:
+        bench = parts(ground, Provider(), step_timeout=60)
+        pace = Pace(Held(ground.take()), bench, lambda: True)
+        flight = Flight(pace, Provider(), Created("response"), number=0, age=hours * 3600)
+        return flight._overdue(Pending(queued=queued))
+
+    found = asyncio.run(story())
+    assert (found and found[0]) == code

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.looks import Learned, even, evenly, late, looks, simulate, skewed, tutorial
 from worker.backends.base import Done, Failed, Look, NeedsTools, Pending
 from worker.errors import ProviderError
-from worker.looks import Factors, Looks, Watch
+from worker.looks import PATIENT, Factors, Looks, Watch
 from worker.response import Usage
 
 KIND = ("helper", False)
@@ -40,6 +40,16 @@ def test_a_pause_keeps_within_the_settings(age: float) -> None:
         worker = Looks(least, most, 64)
         pauses = [worker.pause(worker.table(KIND), age, Factors.draw()) for _ in range(100)]
         assert least <= min(pauses) <= max(pauses) <= most
+
+
+@pytest.mark.parametrize(("least", "most", "expected"), [(0.05, 30.0, (75.0, 300.0)), (0.05, 0.3, (2.4, 3.0))])
+def test_what_nobody_waits_for_is_looked_at_seldom(least: float, most: float, expected: tuple[float, float]) -> None:
+    """Expected: every 75 seconds to five minutes, whatever was learnt, and in proportion where the settings say less."""
+    worker = Looks(least, most, 64)
+    worker.seed([(KIND, 1.0 + n / 100) for n in range(100)])
+    for age in (0.0, 1.5, 100.0, 20_000.0):
+        pauses = [worker.pause(worker.table(KIND), age, Factors.draw().times(PATIENT)) for _ in range(100)]
+        assert expected[0] <= min(pauses) <= max(pauses) <= expected[1]
 
 
 def test_runs_that_began_together_do_not_look_together() -> None:
