@@ -44,7 +44,7 @@ def test_a_pause_keeps_within_the_settings(age: float) -> None:
 
 @pytest.mark.parametrize(("least", "most", "expected"), [(0.05, 30.0, (75.0, 300.0)), (0.05, 0.3, (2.4, 3.0))])
 def test_what_nobody_waits_for_is_looked_at_seldom(least: float, most: float, expected: tuple[float, float]) -> None:
-    """Expected: every 75 seconds to five minutes, whatever was learnt, and in proportion where the settings say less."""
+    """Expected: every 75 seconds to five minutes, whatever was learnt; in proportion where the settings say less."""
     worker = Looks(least, most, 64)
     worker.seed([(KIND, 1.0 + n / 100) for n in range(100)])
     for age in (0.0, 1.5, 100.0, 20_000.0):
