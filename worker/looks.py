@@ -14,7 +14,7 @@ from worker.backends.base import Done, Look, NeedsTools, Pending
 from worker.lifetable import LifeTable
 
 _KINDS = 256  # 2.4 KB each
-_DEAR, _CHEAP, _SOON = 0.036, 0.008, 10.0
+_DEAR, _CHEAP, _SOON = 0.035, 0.008, 10.0
 _FURTHER = 0.02  # seconds; for less a look is not put off
 Kind = tuple[str, bool]
 """The name of an assistant, and whether it is a later step than the first."""

@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 
 from tests.conformance.ground import Ground
 from worker.dbtime import from_now
 from worker.errors import LostClaim
 from worker.lifecycle import Event, Status
-from worker.models import Run, Worker
+from worker.models import Pause, Run, Worker
 from worker.store import asking, claiming, leases, progress, settling
 from worker.store.settling import End
 
@@ -64,6 +64,22 @@ def test_what_has_been_due_longest_goes_first(ground: Ground) -> None:
     ground.make_due(old)
     ground.boot()
     assert [claim.run_id for _ in range(2) for claim in ground.claim(limit=1)] == [old, young]
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+def test_what_has_begun_goes_before_a_backlog(ground: Ground, *, held_back: bool) -> None:
+    """Expected: a run that was let go waits for no older ones that have yet to begin, but for what is more urgent."""
+    begun = ground.submit("begun")
+    ground.boot()
+    claim = ground.take()
+    backlog = [ground.submit(f"t{number}") for number in range(3)]
+    urgent = ground.submit("urgent", priority=9)
+    ground.hand_over(claim)
+    with ground.database.write() as connection:
+        connection.execute(update(Run).where(Run.id.in_(backlog)).values(due_at=from_now(-3600)))
+        if held_back:
+            connection.execute(insert(Pause).values(kind="assistant", name="another"))
+    assert [claim.run_id for claim in ground.claim(limit=2)] == [urgent, begun]
 
 
 def test_priority_cannot_jump_the_line_of_a_thread(ground: Ground) -> None:

@@ -58,7 +58,7 @@ def reads_the_whole_table(told: str) -> bool:
 
 
 def test_the_claim_takes_the_claimable_index(ground: Ground) -> None:
-    """Expected: the look for due levels and the taking itself use it; no statement of a claim reads every run."""
+    """Expected: the look for due levels and both takings use one; no statement of a claim reads every run."""
     fill(ground)
     ground.boot()
     with ground.database.write() as connection:
@@ -66,9 +66,11 @@ def test_the_claim_takes_the_claimable_index(ground: Ground) -> None:
             assert len(claiming.claim(connection, "w1", ["default", "slow"], 20)) == 20
         plans = [plan(connection, statement) for statement in sent]
     look, *takes, _load = plans
-    assert len(takes) == 2
-    for told in (look, *takes):
+    assert len(takes) == 4  # of each queue first what goes on, then what begins
+    for told in (look, *takes[1::2]):
         assert "ix_runwright_runs_claimable" in told
+    for told in takes[::2]:
+        assert "ix_runwright_runs_goes_on" in told
     assert [told for told in plans if reads_the_whole_table(told)] == []
 
 

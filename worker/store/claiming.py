@@ -1,5 +1,6 @@
-"""A worker takes due runs: most urgent first, then oldest, never one row twice, never without a living lease."""
+"""A worker takes due runs: most urgent first, then those that go on, then oldest; never without a living lease."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, func, literal, select, union_all, update
 
-from worker.conditions import CLAIMABLE
+from worker.conditions import CLAIMABLE, GOES_ON
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import Assistant, Attempt, Conversation, Run, Thread
@@ -136,13 +137,14 @@ def _loading() -> Any:
 
 
 # Built once: making them anew at each claim costs more than the database takes to execute them.
-_TAKE = _taking(
+_DUE = (
     select(Run.id)
-    .where(CLAIMABLE, Run.queue == bindparam("of_queue"), Run.priority == bindparam("of_priority"))
-    .where(Run.due_at <= from_now())
+    .where(Run.queue == bindparam("of_queue"), Run.priority == bindparam("of_priority"), Run.due_at <= from_now())
     .order_by(Run.due_at)
     .limit(bindparam("room"))
 )
+# First what goes on: its time runs, and what it waits for has been paid for, while a backlog may take hours.
+_TAKES = (_taking(_DUE.where(GOES_ON)), _taking(_DUE.where(CLAIMABLE)))
 _TAKE_THESE = _taking(select(Run.id).where(CLAIMABLE, _THESE))
 _LOAD = _loading()
 _NEXT_QUEUE = select(func.min(Run.queue)).where(CLAIMABLE, Run.queue > bindparam("last"))
@@ -175,10 +177,10 @@ def _due_levels(connection: Connection, queues: Sequence[str]) -> list[tuple[str
 
 def _take_levels(connection: Connection, worker: str, levels: Sequence[tuple[str, int]], limit: int) -> list[str]:
     taken: list[str] = []
-    for queue, priority in levels:
+    for (queue, priority), take in itertools.product(levels, _TAKES):
         if len(taken) < limit:
             where = {"of_queue": queue, "of_priority": priority, "room": limit - len(taken)}
-            taken += connection.execute(_TAKE, {"worker": worker, **where}).scalars()
+            taken += connection.execute(take, {"worker": worker, **where}).scalars()
     return taken
 
 
