@@ -17,6 +17,7 @@ from worker.store.batches import Progress, progress
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True, scope="module")
 
 MODEL = "gpt-4o-mini"
+_SOON = {"RUNWRIGHT_POLL_MIN": "0.02", "RUNWRIGHT_POLL_MAX": "0.05"}  # of windows ten times that
 SUM = '[[call calculate {"expression": "1 + 2"}]][[say three]]'
 
 
@@ -25,7 +26,7 @@ def worker(stack: Stack) -> Iterator[CeleryWorker]:
     """Run a worker that streams what may be streamed."""
     for window in ("soonest", "2h", "8h"):
         stack.assistant(f"in-{window}", model=MODEL, tools=["calculate"], completion_window=window)
-    with stack.worker("--without-mingle", "--without-gossip", RUNWRIGHT_STREAM="on") as worker:
+    with stack.worker("--without-mingle", "--without-gossip", RUNWRIGHT_STREAM="on", **_SOON) as worker:
         yield worker
 
 
