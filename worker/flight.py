@@ -58,7 +58,8 @@ class Flight:
         self._in_time = _WINDOWS * (window or 0.0)
         patience = USUAL if window is None else PATIENT
         self._watch = Watch(pace.parts.looks, kind, self._began, seen=seen, patience=patience)
-        self._look_at: float | None = None  # where the provider wishes it
+        # Where it is decided already: by the provider, or when the run was parked, since each claim is to be a look.
+        self._look_at = None if seen is None else monotonic()
         self._in_line = False
         self.unclear = False
         """Nobody knows whether it has ended."""
