@@ -185,6 +185,12 @@ def refused(connection: Connection, run_id: str) -> list[str]:
     ]
 
 
+def next_look(connection: Connection, run_id: str) -> datetime | None:
+    """Return when a run that no worker holds meanwhile is looked at again, None where it does not wait for that."""
+    parked = select(Run.due_at).where(Run.id == run_id, Run.status == Status.IN_PROGRESS.value, Run.owner.is_(None))
+    return connection.execute(parked.where(Run.due_at > from_now())).scalar_one_or_none()
+
+
 def news(connection: Connection, run_id: str, after: int) -> list[dict[str, Any]]:
     """Return the rows of a run's journal behind this one, in order."""
     columns = (EventRow.id, EventRow.at, EventRow.name, EventRow.attempt, EventRow.data)
