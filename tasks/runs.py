@@ -30,7 +30,7 @@ from worker.wire import QUEUE_PREFIX
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
 OnBusy = Literal["enqueue", "reject"]
-_WINDOWS = 3.0  # that a run may take, of an assistant whose steps have a completion window
+_WINDOWS_A_RUN = 3.0  # a run with tools waits for more than one, and one may be late
 _TO_RING = "runwright_to_ring"  # of a session's info: the queues of runs that its commit will make visible
 
 
@@ -261,7 +261,7 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
 
 def _usual_timeout(config: Mapping[str, Any], settings: Settings) -> float:
     """Return the seconds of a run where nobody names any; each of its steps may wait for a whole window."""
-    return max(settings.run_timeout, _WINDOWS * (windows.seconds(config) or 0.0))
+    return max(settings.run_timeout, _WINDOWS_A_RUN * windows.seconds(config))
 
 
 def _check(request: RunRequest) -> None:

@@ -208,12 +208,12 @@ class Engine:
         return len(claims)
 
     def _room(self) -> int:
-        return 0 if self._parts.crowded else self._settings.max_in_flight - len(self._held)
+        return 0 if self._parts.backends.crowded else self._settings.max_in_flight - len(self._held)
 
     async def _rest(self, idle: int) -> None:
         """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
         seconds = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
-        await rest(self._due, min(seconds, _CROWD_LOOK) if self._parts.crowded else seconds)
+        await rest(self._due, min(seconds, _CROWD_LOOK) if self._parts.backends.crowded else seconds)
 
     # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
 

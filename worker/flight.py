@@ -13,7 +13,7 @@ from worker.pace import Pace, Rest, TimeUp
 from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
-_WINDOWS = 2.0  # a window is a target: a step may take so many before the settings' limits hold
+_WINDOWS_A_STEP = 2.0  # a window is a target: a step may take so many before the settings' limits hold
 _LINE = 10.0  # seconds after which a look goes out of its turn, should nobody call it
 
 
@@ -55,10 +55,11 @@ class Flight:
         self._began = monotonic() - age
         kind = (pace.claim.assistant, number > 0)
         window = windows.seconds(pace.claim.config)
-        self._in_time = _WINDOWS * (window or 0.0)
-        patience = USUAL if window is None else PATIENT
+        self._in_time = _WINDOWS_A_STEP * window
+        patience = PATIENT if window else USUAL
         self._watch = Watch(pace.parts.looks, kind, self._began, seen=seen, patience=patience)
-        self._look_at: float | None = None  # where the provider wishes it
+        # Where it is decided already: by the provider, or when the run was parked, since each claim is to be a look.
+        self._look_at = None if seen is None else monotonic()
         self._in_line = False
         self.unclear = False
         """Nobody knows whether it has ended."""

@@ -101,13 +101,13 @@ class TimeUp(Exception):
 class Rest(Exception):
     """The run has nothing to do for some seconds, and its runner is to be driven again then, or when it is told.
 
-    Where that is so long that no worker has to hold it meanwhile, `seen` is when its step was last looked at.
+    Where that is so long that no worker has to hold it meanwhile, its step was last looked at `unseen` seconds ago.
     """
 
-    def __init__(self, seconds: float, *, seen: float | None = None) -> None:
+    def __init__(self, seconds: float, *, unseen: float | None = None) -> None:
         super().__init__(seconds)
         self.seconds = seconds
-        self.seen = seen
+        self.unseen = unseen
 
 
 class Pace:
@@ -190,11 +190,12 @@ class Pace:
 
         `seen` is when the step was last looked at.
         """
-        seconds = moment - monotonic()
+        now = monotonic()
+        seconds = moment - now
         if seconds > _REST:
             self.heed()
             seconds = min(seconds, self.seconds_left())
-            raise Rest(seconds, seen=seen if seconds >= self.settings.park_after else None)
+            raise Rest(seconds, unseen=now - seen if seconds >= self.settings.park_after else None)
         await self.pause(max(0.0, seconds))
 
     async def _pause_or_outage(self, seconds: float) -> None:

@@ -27,14 +27,6 @@ class Parts:
     limits: Gates
     looks: Looks
 
-    @property
-    def crowded(self) -> bool:
-        """Whether so many steps wait to be created that more runs would only wait, where they take most memory.
-
-        To create them takes longer than a pause between two claims.
-        """
-        return self.backends.crowded
-
     async def close(self) -> None:
         """End what goes on, and close the connections."""
         await self.limits.close()

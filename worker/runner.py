@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from time import monotonic
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
 from worker.backends.transport.faults import CONVERSATION_GONE
@@ -45,12 +44,10 @@ class Runner:
             try:
                 await self._go_on()
             except Rest as rest:
-                if rest.seen is None or self._parts.limits.counts_runs(self._claim.config):
+                if rest.unseen is None or self._parts.limits.counts_runs(self._claim.config):
                     end.pop_all()
                     return rest.seconds
-                await self._pace.write(
-                    settling.park_until_look, rest.seconds, monotonic() - rest.seen, self._pace.moved()
-                )
+                await self._pace.write(settling.park_until_look, rest.seconds, rest.unseen, self._pace.moved())
         return None
 
     async def _go_on(self) -> None:

@@ -32,10 +32,10 @@ def of(config: Mapping[str, Any]) -> Window | None:
     return WINDOWS.get(config.get("completion_window", ""))
 
 
-def seconds(config: Mapping[str, Any]) -> float | None:
-    """Return its seconds, None where there is no window."""
+def seconds(config: Mapping[str, Any]) -> float:
+    """Return its seconds, 0 where there is no window."""
     window = of(config)
-    return window.seconds if window else None
+    return window.seconds if window else 0.0
 
 
 def charged(usage: Usage, config: Mapping[str, Any]) -> Usage:

@@ -148,11 +148,13 @@ def show(
         happened = reading.events(connection, run_id) if events else []
         tried = reading.attempts(connection, run_id) if events else []
         held_back = groups.why(connection, run_id) + reading.refused(connection, run_id)
+        next_look = reading.next_look(connection, run_id)
     if as_json:
         emit(
             {
                 **view.as_json(),
                 "held_back": held_back,
+                "next_look_at": next_look.isoformat() if next_look else None,
                 **({"events": happened, "attempt_rows": tried} if events else {}),
             }
         )
@@ -160,6 +162,8 @@ def show(
     OUT.print(run_details(view))
     for reason in held_back:
         say(f"held back: {reason}")
+    if next_look:
+        say(f"parked: it goes on at the provider, and is looked at again at {next_look:%Y-%m-%d %H:%M:%S} UTC")
     if events:
         OUT.print(timeline(view, happened, tried))
 

@@ -124,6 +124,24 @@ def test_the_timeline_tells_a_run_in_words(ground: Ground) -> None:
     assert "\x1b[31m" not in shown
 
 
+def test_show_says_when_a_parked_run_is_looked_at(ground: Ground) -> None:
+    """Expected: while no worker holds it; nothing of it for a run that is held, or that has ended."""
+    ground.boot()
+    run_id = ground.submit()
+    assert ("parked" in cli("show", run_id), json.loads(cli("show", run_id, "--json"))["next_look_at"]) == (False, None)
+    claim = ground.take()
+    ground.commit(claim, progress.intend, 0, None)
+    ground.commit(claim, progress.created, 0, "resp_1", "req_1")
+    assert "parked" not in cli("show", run_id)
+    ground.commit(claim, settling.park_until_look, 240.0, 0.0, None)
+    look_at = ground.row(run_id).due_at
+    assert f"looked at again at {look_at:%Y-%m-%d %H:%M:%S} UTC" in " ".join(cli("show", run_id).split())
+    assert json.loads(cli("show", run_id, "--json"))["next_look_at"] == look_at.isoformat()
+    ground.make_due(run_id)
+    ground.settle(ground.take())
+    assert "parked" not in cli("show", run_id)
+
+
 def test_the_timeline_for_programs_is_raw(ground: Ground) -> None:
     """The events and the rows of the attempts, beside what `show` gives anyway."""
     told = json.loads(cli("show", eventful(ground), "--events", "--json"))

@@ -73,12 +73,12 @@ def test_a_worker_is_crowded_where_all_its_servers_are(ground: Ground) -> None:
         for bound in bounds:
             waiting += [asyncio.create_task(bound.acquire()) for _ in range(CROWD + 1)]
             await asyncio.sleep(0)
-            found.append(bench.crowded)
+            found.append(bench.backends.crowded)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
         await bench.close()
-        return [*found, bench.crowded]
+        return [*found, bench.backends.crowded]
 
     assert asyncio.run(story()) == [False, True, False]
 

@@ -1,5 +1,6 @@
 """A run whose next look is far off is nobody's until then: its worker keeps nothing of it, and any worker looks."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,13 +11,15 @@ from sqlalchemy import select, update
 from tests.conformance.ground import Ground
 from tests.servers import wait_until
 from tests.workbench import Provider, parts
-from worker.backends.base import Done, Look, Pending
+from worker.backends.base import Created, Done, Look, Pending
 from worker.dbtime import from_now
 from worker.engine import Engine
+from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
 from worker.models import Attempt, EventRow, Run
+from worker.pace import Held, Pace
 from worker.parts import Parts
 from worker.response import Usage
 from worker.store import asking
@@ -122,6 +125,20 @@ def test_a_look_that_finds_it_running_parks_it_again(parking: Parking) -> None:
     assert parking.journal().count("claimed") == 1
     table = parking.engines[0]._parts.looks.table(("helper", False))
     assert max(table._passed) < 1.1  # each age was passed through once
+
+
+def test_the_look_it_was_parked_for_is_not_put_off(parking: Parking) -> None:
+    """Expected: whoever claims it looks at once, although a pause that is chosen anew would last an hour."""
+    provider = Provider(Done("an answer", Usage(), "item_1"))
+    parking.ground.boot()
+    parking.ground.submit()
+
+    async def story() -> object:
+        bench = parts(parking.ground, provider, poll_min=HOUR, poll_max=HOUR)
+        pace = Pace(Held(parking.ground.take()), bench, lambda: True)
+        return await Flight(pace, provider, Created("response"), number=0, age=100.0, seen=40.0).ended()
+
+    assert isinstance(asyncio.run(story()), Done)
 
 
 def test_a_cancel_does_not_wait_for_the_look(parking: Parking) -> None:

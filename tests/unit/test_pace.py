@@ -178,7 +178,7 @@ def test_what_stood_still_is_handed_over(ground: Ground, monkeypatch: pytest.Mon
 
 
 def test_a_provider_that_refuses_is_told_of(ground: Ground) -> None:
-    """Expected: once, with the third refusal; `show` says so until something else happens to the run."""
+    """Expected: once, with the third refusal; `show` says so until the journal tells of something else."""
     ground.submit()
     held = Held(ground.take())
     answers = [ProviderError("http_503", "away", transient=True)] * 5

@@ -109,7 +109,10 @@ class Backends:
 
     @property
     def crowded(self) -> bool:
-        """Whether all servers are, as far as is known: a further run may be one of any of them."""
+        """Whether so many steps wait to be created that more runs would only wait, where they take most memory.
+
+        Only where all known servers are crowded, since a further run may be one of any of them.
+        """
         return bool(self._opened) and all(http.bound.crowded for http in self._opened)
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:

@@ -174,15 +174,24 @@ def events(connection: Connection, run_id: str) -> list[dict[str, Any]]:
 
 
 def refused(connection: Connection, run_id: str) -> list[str]:
-    """Say that the provider refuses what a run asks for, where that is the newest of its journal."""
+    """Say that the provider has refused what a run asks for, where that is the newest of its journal.
+
+    It may have answered since: the journal does not tell of looks.
+    """
     columns = (EventRow.name, EventRow.at, EventRow.data)
     newest = select(*columns).where(EventRow.run_id == run_id).order_by(EventRow.id.desc()).limit(1)
     row = connection.execute(newest).one_or_none()
     if row is None or row.name != "refused":
         return []
     return [
-        f"the provider refuses and is asked again: {row.data['code']}, since {row.at:%Y-%m-%d %H:%M:%S} UTC or before"
+        f"the provider refused until {row.at:%Y-%m-%d %H:%M:%S} UTC or later, and is asked again: {row.data['code']}"
     ]
+
+
+def next_look(connection: Connection, run_id: str) -> datetime | None:
+    """Return when a run that no worker holds meanwhile is looked at again, None where it does not wait for that."""
+    parked = select(Run.due_at).where(Run.id == run_id, Run.status == Status.IN_PROGRESS.value, Run.owner.is_(None))
+    return connection.execute(parked.where(Run.due_at > from_now())).scalar_one_or_none()
 
 
 def news(connection: Connection, run_id: str, after: int) -> list[dict[str, Any]]:
