@@ -15,7 +15,7 @@ from worker.settings import Settings
 from worker.store import assistants
 
 _DAY = 86_400.0
-_WATCHED = 120.0  # seconds of nothing but waiting
+_WATCHED = 300.0  # seconds of nothing but waiting: the most that pass between two looks
 _CHUNK = 10_000
 
 
@@ -40,14 +40,16 @@ def parked(ground: Ground, runs: int) -> Row:
                 counted = ground.counters()
         finally:
             producer.database.close()
-    made = counted["responses_per_run"]
+    made, looks = counted["responses_per_run"], counted["by_kind"].get("GET responses/{id}", 0)
+    checks = [] if made == {"1": runs} else [f"{made} responses"]
+    checks += [] if looks >= runs else [f"{looks} looks at {runs} runs"]
     return row | {
         "seconds": seconds,
         "waiting_cpu_ms_per_minute": waiting,
         "requests_per_run": counted["requests"] / runs,
         "max_in_flight": counted["max_in_flight"],
         "provider_connections": counted["connections"],
-        "checks": [] if made == {"1": runs} else [f"{made} responses"],
+        "checks": checks,
     }
 
 

@@ -80,8 +80,8 @@ def memory(ground: Ground, scale: Scale) -> Contenders:
 
 def parked(ground: Ground, scale: Scale) -> Contenders:
     """Runs that wait for hours in a completion window, begun by one worker process that holds none of them."""
-    for runs in (10_000, 100_000) if scale.full else (1000, 5000):
-        yield Contender(f"{runs:,} parked", partial(parking.parked, ground, runs))
+    runs = scale.many(5000, 100_000)
+    yield Contender(f"{runs:,} parked", partial(parking.parked, ground, runs))
 
 
 def workers(ground: Ground, scale: Scale) -> Contenders:

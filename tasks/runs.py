@@ -238,6 +238,7 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
     _check(request)
     parts = [{"type": "text", "text": request.input}] if isinstance(request.input, str) else list(request.input)
     config, settings = version.config, door.settings
+    _check_time(request, windows.seconds(config))
     return NewRun(
         id=request.id or str(uuid.uuid4()),
         chosen=request.id is not None,
@@ -257,6 +258,13 @@ def _new_run(door: Producer, version: Version, request: RunRequest) -> NewRun:
         on_end=hook(request.on_end),
         on_busy=request.on_busy,
     )
+
+
+def _check_time(request: RunRequest, window: float) -> None:
+    """Refuse a time limit that has passed before the provider has to have answered."""
+    if request.timeout is not None and request.timeout < window:
+        told = f"less than the completion_window of assistant {request.assistant!r}, {window:g} s; leave it out"
+        raise UsageError(f"timeout: {request.timeout:g} s are {told}, or make it longer")
 
 
 def _usual_timeout(config: Mapping[str, Any], settings: Settings) -> float:

@@ -34,7 +34,7 @@ class Factors(NamedTuple):
     @classmethod
     def draw(cls) -> Self:
         """Draw those of one pause: runs that began together do not look in step."""
-        return cls(random.uniform(0.7, 1.3), random.uniform(0.8, 1.0))
+        return cls(random.uniform(0.7, 1.3), random.uniform(0.8, 1.0), random.uniform(1.0, 1.3))
 
 
 USUAL = Factors(1.0, 1.0)

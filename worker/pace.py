@@ -258,6 +258,8 @@ class Pace:
                     await self._pause_or_outage(wait)
             else:
                 self.parts.outage.passed()
+                if failures >= _TOLD:
+                    await self.write(progress.refused, None, failures)
                 return answer
 
     async def until_leased(self) -> None:

@@ -1,5 +1,6 @@
 """One run's life, readable top to bottom: start or re-attach → wait → tools → submit → … → settle."""
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +18,7 @@ from worker.store import ledger, progress, settling
 from worker.store.settling import End
 
 _MOST_CRASHES = 3
+_BUG = "internal_error"
 
 
 class Runner:
@@ -132,10 +134,12 @@ class Runner:
         self._held.again_in = delay
         return self._pace.emit("run.retried", code=failed.code, seconds=round(delay, 2), usage=failed.usage)
 
-    async def give_up(self, message: str, code: str = "internal_error") -> None:
+    async def give_up(self, message: str, code: str = _BUG) -> None:
         """Let the run go for a while where this worker cannot carry it; one that none can time and again has failed."""
         delay = backoff(self._claim.attempt, self._settings.retry_min, self._settings.retry_max)
-        if await self._pace.write(settling.crashed, delay, _MOST_CRASHES):
+        # In hours of looks by any worker, one that lacks its key comes time and again; the run's own time bounds that.
+        looking = self._claim.seen is not None and code != _BUG
+        if await self._pace.write(settling.crashed, delay, math.inf if looking else _MOST_CRASHES):
             self._held.again_in = delay
             return self._pace.emit("run.crashed", message=message, seconds=round(delay, 2))
         self._chain.leave_if_open()
@@ -149,7 +153,11 @@ class Runner:
 
     async def _expire(self) -> None:
         last = await self._chain.stop()
-        await self._settle(Event.EXPIRE, last, "timeout", f"the run took longer than its {self._claim.timeout:g} s")
+        if isinstance(last, Done):  # whole, and paid for: it came since the last look, which may be long ago
+            return await self._finish(last)
+        return await self._settle(
+            Event.EXPIRE, last, "timeout", f"the run took longer than its {self._claim.timeout:g} s"
+        )
 
     async def _settle(
         self, event: Event, last: Ended | None, code: str | None = None, message: str | None = None

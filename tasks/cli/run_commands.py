@@ -147,21 +147,22 @@ def show(
         view = reading.run(connection, run_id)
         happened = reading.events(connection, run_id) if events else []
         tried = reading.attempts(connection, run_id) if events else []
-        held_back = groups.why(connection, run_id) + reading.refused(connection, run_id)
+        held_back = groups.why(connection, run_id)
+        refused = reading.refused(connection, run_id)
         next_look = reading.next_look(connection, run_id)
     if as_json:
         emit(
             {
                 **view.as_json(),
-                "held_back": held_back,
+                "held_back": held_back + refused,
                 "next_look_at": next_look.isoformat() if next_look else None,
                 **({"events": happened, "attempt_rows": tried} if events else {}),
             }
         )
         return
     OUT.print(run_details(view))
-    for reason in held_back:
-        say(f"held back: {reason}")
+    for line in (*(f"held back: {reason}" for reason in held_back), *refused):
+        say(line)
     if next_look:
         say(f"parked: it goes on at the provider, and is looked at again at {next_look:%Y-%m-%d %H:%M:%S} UTC")
     if events:

@@ -55,9 +55,7 @@ class _Words:
             "tool_written_off": lambda _event, data: f"tool {self._call(data)}, not run",
             "unknown": lambda _event, _data: "unknown whether the provider has created the step",
             "adopted": lambda _event, data: f"step {data['step']} was found in the conversation and adopted",
-            "refused": lambda _event, data: (
-                f"the provider has refused {data['failures']} times, and is asked again: {data['code']}"
-            ),
+            "refused": lambda _event, data: self._refused(data),
             "reissued": lambda _event, data: f"step {data['step']} is asked for again: it was lost with its worker",
             "asked": lambda _event, data: f"a person is asked {_ASKED[data['question']]}: {', '.join(data['tools'])}",
             "approved": lambda _event, data: f"{data['by']} approved {_decided(data)}",
@@ -83,6 +81,10 @@ class _Words:
             return f"{name}: {self._error(event)}" if data.get("code") else name
         pairs = " ".join(f"{key}={value}" for key, value in data.items() if value is not None)
         return f"{name.replace('_', ' ')} {pairs}".rstrip()
+
+    def _refused(self, data: Row) -> str:
+        times = f"the provider has refused {data['failures']} times"
+        return f"{times}, and is asked again: {data['code']}" if data["code"] else f"{times}, and answers again"
 
     def _created(self, data: Row) -> str:
         request = f", request {data['request_id']}" if data.get("request_id") else ""

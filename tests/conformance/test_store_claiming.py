@@ -68,7 +68,7 @@ def test_what_has_been_due_longest_goes_first(ground: Ground) -> None:
 
 @pytest.mark.parametrize("held_back", [False, True])
 def test_what_has_begun_goes_before_a_backlog(ground: Ground, *, held_back: bool) -> None:
-    """Expected: a run that was let go waits for no older ones that have yet to begin, but for what is more urgent."""
+    """Expected: a run that was let go waits for none that have yet to begin, be they older or more urgent."""
     begun = ground.submit("begun")
     ground.boot()
     claim = ground.take()
@@ -79,7 +79,7 @@ def test_what_has_begun_goes_before_a_backlog(ground: Ground, *, held_back: bool
         connection.execute(update(Run).where(Run.id.in_(backlog)).values(due_at=from_now(-3600)))
         if held_back:
             connection.execute(insert(Pause).values(kind="assistant", name="another"))
-    assert [claim.run_id for claim in ground.claim(limit=2)] == [urgent, begun]
+    assert [claim.run_id for claim in ground.claim(limit=2)] == [begun, urgent]
 
 
 def test_priority_cannot_jump_the_line_of_a_thread(ground: Ground) -> None:

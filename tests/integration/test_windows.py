@@ -8,6 +8,7 @@ from sqlalchemy import select
 from tasks import batches, runs
 from tasks.batches import Document
 from tests.servers import CeleryWorker, Stack, wait_until
+from worker.errors import UsageError
 from worker.lifecycle import Status
 from worker.models import Run
 from worker.prices import Prices
@@ -72,9 +73,11 @@ def test_a_run_has_time_for_its_window(stack: Stack, worker: CeleryWorker) -> No
     asked = [
         runs.submit(assistant="in-soonest", input="hello"),
         runs.submit(assistant="in-8h", input="hello"),
-        runs.submit(assistant="in-8h", input="hello", timeout=60.0),
+        runs.submit(assistant="in-8h", input="hello", timeout=30_000.0),
         runs.submit(assistant="patient", input="hello"),
     ]
     with producer().database.read() as connection:
         timeouts = {row.id: row.timeout for row in connection.execute(select(Run.id, Run.timeout))}
-    assert [timeouts[run.id] for run in asked] == [3_600, 3 * 28_800, 60, 90_000]
+    assert [timeouts[run.id] for run in asked] == [3_600, 3 * 28_800, 30_000, 90_000]
+    with pytest.raises(UsageError, match="less than the completion_window of assistant 'in-8h', 28800 s"):
+        runs.submit(assistant="in-8h", input="hello", timeout=60.0)

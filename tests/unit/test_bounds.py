@@ -53,3 +53,42 @@ def test_one_who_waits_with_a_task_goes_first() -> None:
 
     assert asyncio.run(story()) == []
     assert called == ["later"]
+
+
+def test_places_that_come_free_together_are_all_taken() -> None:
+    """Expected: one waits with a task and two stand in line; three places that end in one turn go to the three."""
+    called: list[str] = []
+
+    async def story() -> None:
+        readers = Readers(3)
+        for _ in range(3):
+            await readers.acquire()
+        waiting = asyncio.create_task(readers.acquire())
+        await asyncio.sleep(0)
+        for name in ("first", "second"):
+            readers.stand_in_line(caller(called, name))
+        for _ in range(3):
+            readers.release()
+        await waiting
+        await readers.acquire()  # as the first one does
+
+    asyncio.run(story())
+    assert called == ["first", "second"]
+
+
+def test_a_place_that_was_not_taken_after_all_calls_the_next() -> None:
+    """Expected: where one is given the place and cancelled in the same moment, the line goes on."""
+    called: list[str] = []
+
+    async def story() -> None:
+        readers = Readers(1)
+        await readers.acquire()
+        waiting = asyncio.create_task(readers.acquire())
+        await asyncio.sleep(0)
+        readers.stand_in_line(caller(called, "next"))
+        readers.release()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+
+    asyncio.run(story())
+    assert called == ["next"]

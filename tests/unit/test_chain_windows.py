@@ -95,14 +95,14 @@ def test_a_budget_counts_what_is_charged(ground: Ground) -> None:
 
 @pytest.mark.parametrize(
     ("hours", "queued", "code"),
-    [(1, True, None), (15, True, None), (15, False, None), (17, True, "step_timeout"), (17, False, "step_timeout")],
+    [(1, True, None), (15, True, None), (15, False, None), (17, True, "stuck_in_queue"), (17, False, "step_timeout")],
 )
 def test_a_step_may_take_two_windows(ground: Ground, hours: float, queued: bool, code: str | None) -> None:
-    """Expected: the limits of the settings, which are minutes, hold from then on."""
+    """Expected: the limits of the settings, which are minutes, hold from then on; one of them where it is queued."""
     ground.submit(timeout=1e6)
 
     async def story() -> tuple[str, str] | None:
-        bench = parts(ground, Provider(), step_timeout=60)
+        bench = parts(ground, Provider(), **({} if queued else {"step_timeout": 60}))
         pace = Pace(Held(ground.take()), bench, lambda: True)
         flight = Flight(pace, Provider(), Created("response"), number=0, age=hours * 3600)
         return flight._overdue(Pending(queued=queued))

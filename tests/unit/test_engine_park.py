@@ -11,9 +11,11 @@ from sqlalchemy import select, update
 from tests.conformance.ground import Ground
 from tests.servers import wait_until
 from tests.workbench import Provider, parts
-from worker.backends.base import Created, Done, Look, Pending
+from worker.backends.base import Created, Done, Failed, Look, Pending
+from worker.backends.places import Place
 from worker.dbtime import from_now
 from worker.engine import Engine
+from worker.errors import ProviderError
 from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.limits.asking import Limits
@@ -22,7 +24,7 @@ from worker.models import Attempt, EventRow, Run
 from worker.pace import Held, Pace
 from worker.parts import Parts
 from worker.response import Usage
-from worker.store import asking
+from worker.store import asking, leases
 
 HOUR = 3600.0
 _NONE = Limits()
@@ -37,7 +39,9 @@ class Slow(Provider):
 
     async def look(self, provider_id: str) -> Look:
         seen = await super().look(provider_id)
-        return Done("an answer", Usage(), "item_1") if self.answered or self.stopped else seen
+        if self.answered:
+            return Done("an answer", Usage(), "item_1")
+        return Failed("cancelled", "it was stopped", Usage(), transient=False) if self.stopped else seen
 
     async def cancel(self, provider_id: str) -> None:
         self.stopped = True
@@ -166,3 +170,55 @@ def test_it_is_held_where_runs_at_the_provider_are_counted(parking: Parking) -> 
     engine = parking.start(limits=Limits(runs=5))
     wait_until(lambda: parking.provider.looked and not engine._tasks, "a rest")
     assert [held["id"] for held in engine.holds()] == [run]
+
+
+def test_a_worker_without_the_key_does_not_fail_it(parking: Parking) -> None:
+    """Expected: it comes more often than a crash is forgiven, and the run goes on with a worker that has the key."""
+    run = parking.park()
+    assert parking.engines[0].stop(20)
+    tried = []
+
+    def at(place: Place) -> Provider:
+        tried.append(place)
+        raise ProviderError("missing_key", "no key here", transient=True)
+
+    def made() -> Parts:
+        made = parts(parking.ground, parking.provider, poll_max=2 * HOUR, idle_poll=0.05)
+        made.backends.at = at  # type: ignore[method-assign]  # as where its variable is not set
+        return made
+
+    parking.pass_an_hour(run)
+    lacking = Engine("lacking", ["default"], made, lambda _queues: None)
+    lacking.start(lambda: None)
+    wait_until(lambda: len(tried) > 4, "five claims")
+    assert lacking.stop(20)
+    assert parking.ground.status(run) is Status.IN_PROGRESS
+    parking.provider.answered = True
+    parking.pass_an_hour(run)
+    parking.start()
+    wait_until(lambda: parking.ground.row(run).finished_at, "its end")
+    assert parking.ground.status(run) is Status.COMPLETED
+
+
+def test_who_goes_on_after_the_death_of_the_one_who_looked_says_so(parking: Parking) -> None:
+    """Expected: a claim in the journal, since that one does not come for the look."""
+    run, ground = parking.park(), parking.ground
+    assert parking.engines[0].stop(20)
+    parking.pass_an_hour(run)
+    ground.boot("dead")
+    assert ground.take("dead").seen is not None
+    ground.end_lease("dead")
+    ground.write(leases.reap)
+    ground.boot("heir")
+    assert ground.take("heir").seen is None
+    assert parking.journal()[-2:] == ["reaped", "claimed"]
+
+
+def test_an_answer_that_came_in_time_is_taken_although_the_claim_came_too_late(parking: Parking) -> None:
+    """Expected: completed: it was there, and nobody had looked."""
+    run = parking.park()
+    parking.provider.answered = True
+    with parking.ground.database.write() as connection:
+        connection.execute(update(Run).values(due_at=from_now(), deadline_at=from_now(-5)).where(Run.id == run))
+    wait_until(lambda: parking.ground.row(run).finished_at, "its end")
+    assert parking.ground.status(run) is Status.COMPLETED

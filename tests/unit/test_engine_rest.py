@@ -12,7 +12,7 @@ from sqlalchemy import select
 from tests.conformance.ground import Ground
 from tests.servers import wait_until
 from tests.workbench import Provider, parts
-from worker.backends.base import Done, Look, Pending
+from worker.backends.base import Done, Failed, Look, Pending
 from worker.backends.bounds import Readers
 from worker.engine import Engine
 from worker.lifecycle import Status
@@ -31,7 +31,8 @@ class Patient(Provider):
         self.stopped = False
 
     async def look(self, provider_id: str) -> Look:
-        return Done("late", Usage(), "item_1") if self.stopped else await super().look(provider_id)
+        stopped = Failed("cancelled", "it was stopped", Usage(), transient=False)
+        return stopped if self.stopped else await super().look(provider_id)
 
     async def cancel(self, provider_id: str) -> None:
         self.stopped = True

@@ -19,7 +19,7 @@ from worker.limits.gates import Admission
 from worker.pace import HandOver, Held, Pace
 from worker.parts import Parts
 from worker.response import Asked, Usage
-from worker.store import leases, progress, reading
+from worker.store import leases, reading
 from worker.store.claiming import Claim
 
 
@@ -178,7 +178,7 @@ def test_what_stood_still_is_handed_over(ground: Ground, monkeypatch: pytest.Mon
 
 
 def test_a_provider_that_refuses_is_told_of(ground: Ground) -> None:
-    """Expected: once, with the third refusal; `show` says so until the journal tells of something else."""
+    """Expected: with the third refusal, and when it answers again; `show` says so in between."""
     ground.submit()
     held = Held(ground.take())
     answers = [ProviderError("http_503", "away", transient=True)] * 5
@@ -194,7 +194,6 @@ def test_a_provider_that_refuses_is_told_of(ground: Ground) -> None:
                 raise answers.pop()
 
         await pace.patiently(request)
-        await pace.write(progress.mark_unknown)
 
     asyncio.run(story())
     with ground.database.read() as connection:

@@ -52,6 +52,13 @@ class Readers(asyncio.Semaphore):
         """
         self._line.append(call)
 
+    async def acquire(self) -> Literal[True]:
+        """Wait for a place, and take it; where one is left, or was not taken after all, the next is called."""
+        try:
+            return await super().acquire()
+        finally:
+            self.call_next()
+
     def release(self) -> None:
         """Give a place back: to one that waits for it, else to the first of the line."""
         super().release()

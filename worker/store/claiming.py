@@ -1,4 +1,4 @@
-"""A worker takes due runs: most urgent first, then those that go on, then oldest; never without a living lease."""
+"""A worker takes due runs: those that go on, then the most urgent, then the oldest; never without a living lease."""
 
 import itertools
 import sys
@@ -143,7 +143,8 @@ _DUE = (
     .order_by(Run.due_at)
     .limit(bindparam("room"))
 )
-# First what goes on: its time runs, and what it waits for has been paid for, while a backlog may take hours.
+# First what goes on, whatever its priority: its time runs and what it waits for has been paid for. Urgency says who
+# begins: a backlog of what is more urgent may take hours, and a parked run is looked at or cancelled by a claim alone.
 _TAKES = (_taking(_DUE.where(GOES_ON)), _taking(_DUE.where(CLAIMABLE)))
 _TAKE_THESE = _taking(select(Run.id).where(CLAIMABLE, _THESE))
 _LOAD = _loading()
@@ -177,7 +178,7 @@ def _due_levels(connection: Connection, queues: Sequence[str]) -> list[tuple[str
 
 def _take_levels(connection: Connection, worker: str, levels: Sequence[tuple[str, int]], limit: int) -> list[str]:
     taken: list[str] = []
-    for (queue, priority), take in itertools.product(levels, _TAKES):
+    for take, (queue, priority) in itertools.product(_TAKES, levels):
         if len(taken) < limit:
             where = {"of_queue": queue, "of_priority": priority, "room": limit - len(taken)}
             taken += connection.execute(take, {"worker": worker, **where}).scalars()

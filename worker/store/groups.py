@@ -153,7 +153,7 @@ _QUEUED = (
 
 
 def due(connection: Connection, queues: Sequence[str], limit: int, back: HeldBack, *, lock: bool) -> list[str]:
-    """Return up to `limit` due runs: most urgent first, then those that go on, then those that wait longest to begin.
+    """Return up to `limit` due runs: those that go on, then the most urgent, then those that wait longest to begin.
 
     With `lock` no other claim counts the runs of a capped assistant before this transaction has ended.
     """
@@ -165,7 +165,7 @@ def due(connection: Connection, queues: Sequence[str], limit: int, back: HeldBac
     found = [(run, None) for queue in queues for run in connection.execute(_GOING_ON, {"queue": queue, "room": limit})]
     for group in groups:
         found += [(run, group.name) for run in group.runs(connection, min(limit, room.get(group.name, limit)))]
-    found.sort(key=lambda one: (-one[0].priority, one[1] is not None, one[0].due_at))
+    found.sort(key=lambda one: (one[1] is not None, -one[0].priority, one[0].due_at))
     return _first(found, room, limit)
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from worker.conditions import OWNED
 from worker.dbtime import from_now
 from worker.errors import LostClaim
-from worker.models import Run, Worker
+from worker.models import Attempt, Run, Worker
 from worker.store.journal import record_many
+from worker.store.many import chunks
 
 
 def register(
@@ -121,5 +122,8 @@ def _let_go(connection: Connection, name: str, worker: str, *which: ColumnElemen
     """Make runs of a worker due, say why in their journal, and return how many."""
     held = update(Run).where(OWNED, Run.owner == worker, *which)
     gone = connection.execute(held.values(owner=None, due_at=from_now()).returning(Run.id, Run.attempt)).all()
+    for some in chunks(gone):  # whoever goes on with them does not come for a look
+        parked = Attempt.run_id.in_([run_id for run_id, _ in some]) & Attempt.looked_at.is_not(None)
+        connection.execute(update(Attempt).where(parked).values(looked_at=None))
     record_many(connection, name, [(run_id, attempt, {}) for run_id, attempt in gone], worker)
     return len(gone)

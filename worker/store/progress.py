@@ -49,8 +49,11 @@ def withdraw(hold: Hold) -> None:
     hold.change_attempt(intent_step=None)
 
 
-def refused(hold: Hold, code: str, failures: int) -> None:
-    """Tell whoever looks at the run that the provider has refused a request of it so many times, and is asked again."""
+def refused(hold: Hold, code: str | None, failures: int) -> None:
+    """Tell whoever looks at the run that the provider has refused a request of it so many times, and is asked again.
+
+    Without a code it has taken that request after all.
+    """
     hold.note("refused", code=code, failures=failures)
 
 

@@ -174,17 +174,14 @@ def events(connection: Connection, run_id: str) -> list[dict[str, Any]]:
 
 
 def refused(connection: Connection, run_id: str) -> list[str]:
-    """Say that the provider has refused what a run asks for, where that is the newest of its journal.
-
-    It may have answered since: the journal does not tell of looks.
-    """
+    """Say that the provider refuses what a run asks for, where that is the newest of its journal."""
     columns = (EventRow.name, EventRow.at, EventRow.data)
     newest = select(*columns).where(EventRow.run_id == run_id).order_by(EventRow.id.desc()).limit(1)
     row = connection.execute(newest).one_or_none()
-    if row is None or row.name != "refused":
+    if row is None or row.name != "refused" or row.data["code"] is None:
         return []
     return [
-        f"the provider refused until {row.at:%Y-%m-%d %H:%M:%S} UTC or later, and is asked again: {row.data['code']}"
+        f"the provider refuses and is asked again: {row.data['code']}, since {row.at:%Y-%m-%d %H:%M:%S} UTC or before"
     ]
 
 

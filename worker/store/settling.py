@@ -145,7 +145,7 @@ def park_until_look(hold: Hold, seconds: float, unseen: float, seconds_left: flo
     if seconds_left is not None:
         hold.change(deadline_at=FromNow(seconds_left))
     hold.change(owner=None, due_at=NOW if hold.row.cancel_requested_at else FromNow(seconds))
-    hold.change_attempt(looked_at=FromNow(-unseen))
+    hold.change_attempt(looked_at=FromNow(-unseen), crashes=0)
 
 
 def start_cancelling(hold: Hold) -> None:
@@ -155,7 +155,7 @@ def start_cancelling(hold: Hold) -> None:
         hold.note("cancelling")
 
 
-def crashed(hold: Hold, delay: float, most: int) -> bool:
+def crashed(hold: Hold, delay: float, most: float) -> bool:
     """Let a run go for a while, as it is, after a bug of ours; false when that happened too often.
 
     Its provider run is kept: the next owner goes on with it, so a bug costs time and not a second response.
