@@ -19,11 +19,15 @@ _WATCHED = 300.0  # seconds of nothing but waiting: the most that pass between t
 _CHUNK = 10_000
 
 
-def parked(ground: Ground, runs: int) -> Row:
-    """Begin so many runs in a completion window, of a provider that takes half a day, and see what they cost."""
+def parked(ground: Ground, runs: int, hurry: float = 1.0) -> Row:
+    """Begin so many runs in a completion window, of a provider that takes half a day, and see what they cost.
+
+    With `hurry` they are looked at so many times more often than by the settings' defaults, and watched less long.
+    """
     load = Load(runs=runs, latency=_DAY, limit=runs / 50 + 120)
     with ground.database("postgresql") as url:
-        environ = ground.environ(url, request_limit=measure.REQUESTS)
+        often = {"poll_max": 30 / hurry, "park_after": 60 / hurry}
+        environ = ground.environ(url, request_limit=measure.REQUESTS, **often)
         producer = Producer(Settings.from_env(environ))
         try:
             with producer.database.write() as connection:
@@ -35,8 +39,8 @@ def parked(ground: Ground, runs: int) -> Row:
                     began = time.monotonic()
                     measure.until(lambda: _parked(producer) >= 0.99 * runs, load, lambda: "not all are parked")
                     seconds, spent = time.monotonic() - began, accounting.cpu(worker.pid)
-                    time.sleep(_WATCHED)
-                    waiting = (accounting.cpu(worker.pid) - spent) * 1000 / runs / _WATCHED * 60
+                    time.sleep(_WATCHED / hurry)
+                    waiting = (accounting.cpu(worker.pid) - spent) * 1000 / runs / _WATCHED * hurry * 60
                 counted = ground.counters()
         finally:
             producer.database.close()

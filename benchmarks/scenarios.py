@@ -80,8 +80,8 @@ def memory(ground: Ground, scale: Scale) -> Contenders:
 
 def parked(ground: Ground, scale: Scale) -> Contenders:
     """Runs that wait for hours in a completion window, begun by one worker process that holds none of them."""
-    runs = scale.many(5000, 100_000)
-    yield Contender(f"{runs:,} parked", partial(parking.parked, ground, runs))
+    runs, hurry = (100_000, 1.0) if scale.full else (2000, 20.0)
+    yield Contender(f"{runs:,} parked", partial(parking.parked, ground, runs, hurry))
 
 
 def workers(ground: Ground, scale: Scale) -> Contenders:
