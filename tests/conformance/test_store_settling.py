@@ -353,3 +353,26 @@ def test_calls_that_a_left_conversation_asked_for_are_closed(ground: Ground) -> 
     ground.settle(ground.take(), end)
     with ground.database.read() as connection:
         assert connection.execute(select(ToolCall.closed)).scalars().all() == [True]
+
+
+def test_a_cancel_that_came_before_the_park_does_not_wait_for_the_look(ground: Ground) -> None:
+    """Expected: due now; without the request in an hour."""
+    runs = [ground.submit(thread) for thread in ("a", "b")]
+    ground.boot()
+    claims = ground.claim()
+    ground.write(asking.ask_cancel, runs[0])
+    for claim in claims:
+        ground.commit(claim, settling.park_until_look, 3600.0, 0.0, None)
+    assert ground.claimed() == runs[:1]
+
+
+def test_a_park_forgives_crashes_and_moves_a_deadline(ground: Ground) -> None:
+    """Expected: a worker could carry it, so that what others could not is over; the time that stood still counts."""
+    run = ground.submit(timeout=100.0)
+    ground.boot()
+    ground.commit(ground.take(), settling.crashed, 0.0, 3)
+    claim = ground.take()
+    assert attempts(ground, run)[0].crashes == 1
+    ground.commit(claim, settling.park_until_look, 3600.0, 5.0, 1000.0)
+    assert attempts(ground, run)[0].crashes == 0
+    assert 900 < (ground.row(run).deadline_at - ground.now()).total_seconds() <= 1000

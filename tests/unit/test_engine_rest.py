@@ -12,11 +12,13 @@ from sqlalchemy import select
 from tests.conformance.ground import Ground
 from tests.servers import wait_until
 from tests.workbench import Provider, parts
-from worker.backends.base import Done, Failed, Look, Pending
+from worker.backends.base import Created, Done, Failed, Look, Pending
 from worker.backends.bounds import Readers
 from worker.engine import Engine
+from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.models import EventRow
+from worker.pace import Held, Pace, Rest
 from worker.response import Usage
 from worker.store import asking, leases
 
@@ -147,3 +149,31 @@ def test_runs_stand_in_line_for_their_look(sqlite_url: str) -> None:
     assert statuses.count(Status.CANCELLED) == 1
     assert statuses.count(Status.COMPLETED) == 4
     assert engine._parts.looks.under_way == 0
+
+
+def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) -> None:
+    """Expected: a flight that is left after its turn has come gives it to who stands behind it."""
+    ground, provider = Ground(sqlite_url), Busy()
+    ground.boot()
+    ground.submit()
+    called: list[str] = []
+
+    def call() -> bool:
+        called.append("next")
+        return True
+
+    async def story() -> None:
+        pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
+        flight = Flight(pace, provider, Created("response"), number=0)
+        readers = provider.readers()
+        await readers.acquire()
+        with pytest.raises(Rest):
+            flight._stand_in_line()
+        readers.stand_in_line(call)
+        readers.release()
+        assert called == []
+        flight.leave()
+
+    asyncio.run(story())
+    ground.close()
+    assert called == ["next"]
