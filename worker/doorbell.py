@@ -28,7 +28,8 @@ class Doorbell:
                 if self._redis.set(_key(queue), 1, nx=True, px=_COALESCE_MS):
                     self._send(queue)
             except (redis.RedisError, OSError) as error:
-                _log.warning("ring_failed", queue=queue, error=type(error).__name__)
+                told = "nothing is lost: workers look for due runs by themselves"
+                _log.warning("ring_failed", queue=queue, error=type(error).__name__, hint=told)
 
     def _send(self, queue: str) -> None:
         name = wire.celery_queue(queue)  # also the list that Celery's workers take its messages from
