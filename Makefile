@@ -36,7 +36,7 @@ up: $(INSTALLED) ## start the embedded server, a worker and the scheduler until 
 test: $(INSTALLED) ## run the tests (ARGS="-k name"); only TEST_DATABASE_URL and TEST_REDIS_URL are read
 	@unset OPENAI_API_KEY OPENAI_BASE_URL REDIS_URL DATABASE_URL \
 		$$(env | sed -n 's/^\(RUNWRIGHT_[A-Za-z0-9_]*\)=.*/\1/p'); \
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## look for what tools find: format, lint, types
 	@$(BIN)/ruff format --check .

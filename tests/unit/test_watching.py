@@ -8,12 +8,11 @@ from typing import Any
 
 import fakeredis
 import pytest
-import redis
 from structlog.testing import capture_logs
 
 from tests.conformance.ground import Ground
 from tests.unit.test_observation import claim
-from worker import telemetry
+from worker import telemetry, urls
 from worker.events import Events
 from worker.live import Broadcast, Entry, Live, is_published
 from worker.outlet import Outlet
@@ -32,7 +31,7 @@ class Stream(Live):
         self._redis = fakeredis.FakeRedis()
 
     def lose(self) -> None:
-        self._redis = redis.Redis(port=1)
+        self._redis = urls.redis_client("redis://127.0.0.1:1")
 
 
 @pytest.fixture
