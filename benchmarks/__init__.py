@@ -4,10 +4,12 @@ __main__      `make bench`, `make bench-full`: which scenarios, how often; write
 scenarios     what is measured, and beside what
 measure       one measurement: so many runs through a worker or a rival, and the checks that each run has one result
 parking       runs that wait for hours, and that no worker holds
+idling        workers that have nothing to do
 backlog       the queue without a worker: submit and claim
 startup       commands of the shell, from their start to their end
 servers       the ground: provider, Redis, databases on one core, what is measured on the other
 provider      the stand-in: it costs next to nothing
+streaming     a response of the stand-in as events
 rivals        the scripts and the tutorial's loop
 accounting    CPU and memory of a process tree, from /proc
 machine       what was measured on, and how fast it was just then

@@ -18,6 +18,8 @@ _COLUMNS = (
     ("database_connections", "database", 0),
     ("waiting_cpu_ms_per_minute", "CPU ms per waiting run and minute", 2),
     ("largest_share", "% of the runs by one worker", 0),
+    ("queries_per_second", "queries/s", 2),
+    ("idle_cpu_percent", "CPU, % of a core", 2),
     ("submits_per_second", "submits/s", 0),
     ("claim_ms", "claim of 100, ms", 2),
     ("command_ms", "wall clock ms", 0),

@@ -12,6 +12,8 @@ from typing import Any
 
 _PACKAGES = ("openai", "httpx2", "aiohttp", "celery", "kombu", "redis", "sqlalchemy", "psycopg", "pydantic")
 CORES = sorted(os.sched_getaffinity(0))
+_GROUPS = Path("/sys/fs/cgroup/cpu")  # version 1
+_PERIOD = 10_000  # microseconds: a worker that has used up its part is not kept waiting for long
 
 
 def facts() -> dict[str, Any]:
@@ -37,14 +39,32 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def core_of(whose: str) -> Iterator[None]:
-    """Start processes on the core of the `servers`, of the `measured`, or on `any`: children inherit it."""
+    """Start processes on the core of the `servers` or of the `measured`: children inherit it."""
     before = os.sched_getaffinity(0)
-    cores = {"servers": CORES[:1], "measured": CORES[1:2] or CORES, "any": CORES}[whose]
+    cores = {"servers": CORES[:1], "measured": CORES[1:2] or CORES}[whose]
     os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def held_to(part: float, pid: int) -> Iterator[None]:
+    """Let a process, and those that it starts from now on, have no more than this part of a core while the block runs.
+
+    Raises OSError where control groups of version 1 with the cpu controller are not there, or not ours to make.
+    """
+    group = _GROUPS / f"runwright-bench-{pid}"
+    group.mkdir()
+    try:
+        (group / "cpu.cfs_period_us").write_text(f"{_PERIOD}")
+        (group / "cpu.cfs_quota_us").write_text(f"{round(_PERIOD * part)}")
+        (group / "cgroup.procs").write_text(f"{pid}")
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # one whose processes have not ended
+            group.rmdir()
 
 
 def calibrate() -> float:

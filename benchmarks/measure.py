@@ -49,15 +49,17 @@ class Load:
     limit: float = 120.0
 
 
-def worker(ground: Ground, kind: str, load: Load, *, count: int = 1, core: str = "measured", **settings: object) -> Row:
-    """Carry the load with real workers on a fresh database."""
+def worker(
+    ground: Ground, kind: str, load: Load, *, count: int = 1, part: float | None = None, **settings: object
+) -> Row:
+    """Carry the load with real workers on a fresh database, each of which has no more than this `part` of a core."""
     with ground.database(kind) as url:
         environ = ground.environ(url, **{"request_limit": REQUESTS, "max_in_flight": max(1000, load.runs), **settings})
         producer = Producer(Settings.from_env(environ))
         try:
             with producer.database.write() as connection:
                 assistants.apply(connection, "bench", CONFIG)
-            with ground.workers(count, environ, core) as workers:
+            with ground.workers(count, environ, part) as workers:
                 ground.reset()
                 _carry(producer, Load(runs=_WARM))
                 ground.reset(load.latency, load.spread)

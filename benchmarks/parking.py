@@ -32,7 +32,7 @@ def parked(ground: Ground, runs: int, hurry: float = 1.0) -> Row:
         try:
             with producer.database.write() as connection:
                 assistants.apply(connection, "bench", {**CONFIG, "completion_window": "8h"})
-            with ground.workers(1, environ, "measured") as (worker,):
+            with ground.workers(1, environ) as (worker,):
                 ground.reset(load.latency)
                 with measure.measured([worker.pid], load, lambda: measure.seen(ground, url)) as row:
                     _submit(producer, runs)

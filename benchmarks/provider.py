@@ -1,7 +1,7 @@
 """A stand-in for the provider that costs next to nothing: raw HTTP/1.1 on an asyncio protocol, no checks of requests.
 
-It speaks what a worker uses: conversations and their items, background responses, cancel. Each run is one tool call
-and one answer; a response is ready when its time has come, and `completed_at` is that time as a float.
+It speaks what a worker uses: conversations and their items, background responses and their streams, cancel. Each run
+is one tool call and one answer; a response is ready when its time has come, and `completed_at` is that time as a float.
 `/_provider/reset` (POST) takes `latency` (seconds of a whole run) and `spread` (the share by which each of its two
 responses differs from half of that), and forgets everything; `/_provider/counters` tells what has happened since.
 """
@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.streaming import Streaming
 
 MODEL = "gpt-5-mini"
 CALL = {"name": "calculate", "arguments": '{"expression": "12*7+3"}'}
@@ -195,6 +197,13 @@ class Provider:
             body |= {"status": "completed", "completed_at": kept["until"], "output": kept["output"], "usage": _USAGE}
         return 200, body
 
+    def stream(self, created: Json, transport: asyncio.Transport) -> None:
+        """Tell the events of a response that was just created."""
+        kept = self._responses[created["id"]]
+        (item,) = kept["output"]
+        streaming = Streaming(transport, item, lambda: self._look(created["id"], {})[1])
+        streaming.begin(kept["until"] - time.time())
+
     def _cancel(self, ident: str, body: Json) -> tuple[int, Json]:
         status, response = self._look(ident, body)
         if status == 200 and response["status"] != "completed":
@@ -247,7 +256,10 @@ class Connection(asyncio.Protocol):
                 self._counts = True
                 self._provider.count_connection()
             status, answer = self._provider.answer(method.decode(), path.decode(), body)
-            self._write(status, answer)
+            if status == 200 and path == b"/v1/responses" and b'"stream": true' in body:
+                self._provider.stream(answer, self._transport)
+            else:
+                self._write(status, answer)
 
     def _write(self, status: int, answer: Json) -> None:
         content = json.dumps(answer).encode()

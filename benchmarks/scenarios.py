@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from benchmarks import backlog, measure, parking, startup
+from benchmarks import backlog, idling, measure, parking, startup
 from benchmarks.measure import Load, Row
 from benchmarks.servers import Ground
 
@@ -62,6 +62,14 @@ def latency(ground: Ground, scale: Scale) -> Contenders:
         yield Contender("tutorial's loop, threads -c 100", go)
 
 
+def streams(ground: Ground, _scale: Scale) -> Contenders:
+    """The same thousand, each step followed on a stream of its own: what must be told at once."""
+    load = Load(runs=1000, latency=5.0, spread=0.4, limit=180.0)
+    for kind in ("sqlite", "postgresql"):
+        go = partial(measure.worker, ground, kind, load, stream="on", stream_limit=load.runs)
+        yield Contender(f"worker, {kind}", go)
+
+
 def long(ground: Ground, scale: Scale) -> Contenders:
     """Runs that take long: requests per run, beside the loop that looks every half second."""
     seconds = 60.0 if scale.full else 20.0
@@ -85,11 +93,17 @@ def parked(ground: Ground, scale: Scale) -> Contenders:
 
 
 def workers(ground: Ground, scale: Scale) -> Contenders:
-    """One worker process and two, unpinned: servers and workers share all cores."""
+    """One worker process and two, each held to two fifths of a core, so that two cores are enough for both."""
     load = Load(runs=2 * scale.runs)
     for count in (1, 2):
-        go = partial(measure.worker, ground, "postgresql", load, count=count, core="any", **_HOT)
+        go = partial(measure.worker, ground, "postgresql", load, count=count, part=0.4, **_HOT)
         yield Contender(f"{count} worker{'s' * (count > 1)}", go)
+
+
+def idle(ground: Ground, _scale: Scale) -> Contenders:
+    """Workers that have had nothing to do for a minute: what all of them ask of PostgreSQL in the next."""
+    for count in (1, 4):
+        yield Contender(f"{count} worker{'s' * (count > 1)}", partial(idling.idle, ground, count))
 
 
 def submit(ground: Ground, scale: Scale) -> Contenders:
@@ -121,10 +135,10 @@ def start(ground: Ground, scale: Scale) -> Contenders:
 
 Scenario = Callable[[Ground, Scale], Contenders]
 SCENARIOS: dict[str, Scenario] = {
-    each.__name__: each for each in (cpu, latency, long, memory, parked, workers, submit, claim, start)
+    each.__name__: each for each in (cpu, latency, streams, long, memory, parked, workers, idle, submit, claim, start)
 }
 # Long enough for one repetition to say what there is to say.
-ONCE = {"long", "memory", "parked", "claim"}
+ONCE = {"long", "memory", "parked", "idle", "claim"}
 
 
 def carried_out(contenders: Sequence[Contender], repeats: int, show: Callable[[str], None]) -> list[Row]:

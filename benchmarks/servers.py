@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
-from benchmarks.machine import core_of
+from benchmarks.machine import core_of, held_to
 from benchmarks.rivals.track import Track
 from tests.postgres import postgres
 from tests.servers import CeleryWorker, Process, running, valkey
@@ -83,13 +83,15 @@ class Ground:
         }
 
     @contextlib.contextmanager
-    def workers(self, count: int, environ: dict[str, str], core: str) -> Iterator[list[CeleryWorker]]:
-        """Run workers until the block ends."""
+    def workers(self, count: int, environ: dict[str, str], part: float | None = None) -> Iterator[list[CeleryWorker]]:
+        """Run workers until the block ends; each has no more than this part of a core, if one is given."""
         with contextlib.ExitStack() as ends:
-            with core_of(core):
+            with core_of("measured"):
                 workers = [CeleryWorker(self.folder, environ) for _ in range(count)]
             for worker in workers:
                 ends.enter_context(running(worker))
+                if part is not None:
+                    ends.enter_context(held_to(part, worker.pid))
             for worker in workers:
                 worker.wait_until_ready()
             yield workers

@@ -1,4 +1,4 @@
-"""Loaded into a worker as a module of tools: writes how many statements and commits its process has sent."""
+"""Loaded into workers as a module of tools: writes how many statements and commits their processes have sent."""
 
 import json
 import os
@@ -9,13 +9,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-FILE = "COUNTS_FILE"
+FOLDER = "COUNTS_FOLDER"
 _counts: Counter[str] = Counter()
 _lock = threading.Lock()
 
 
-def install(file: Path) -> None:
+def total(folder: Path) -> Counter[str]:
+    """Return what all processes that write into the folder have sent so far."""
+    return sum((Counter(json.loads(file.read_text())) for file in folder.glob("*.json")), Counter())
+
+
+def install(folder: Path) -> None:
     """Count on every engine of this process, and write the counts down with each commit."""
+    file = folder / f"{os.getpid()}.json"
 
     @event.listens_for(Engine, "before_cursor_execute")
     def _statement(*_arguments: Any) -> None:
@@ -31,5 +37,5 @@ def install(file: Path) -> None:
             draft.replace(file)
 
 
-if FILE in os.environ:
-    install(Path(os.environ[FILE]))
+if FOLDER in os.environ:
+    install(Path(os.environ[FOLDER]))

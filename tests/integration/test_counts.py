@@ -54,19 +54,20 @@ def test_a_run_costs_so_many_requests_statements_commits_and_connections(
 ) -> None:
     """One conversation, two creates and two looks; the database is asked no more often than the bounds say."""
     there.assistant("clerk", tools=["calculate"])
-    file = tmp_path / "counts.json"
-    changes = {"OPENAI_BASE_URL": provider, "RUNWRIGHT_TOOL_MODULES": "tests.counting", counting.FILE: str(file)}
+    folder = tmp_path / "counts"
+    folder.mkdir()
+    changes = {"OPENAI_BASE_URL": provider, "RUNWRIGHT_TOOL_MODULES": "tests.counting", counting.FOLDER: str(folder)}
     changes["RUNWRIGHT_REQUEST_LIMIT"] = str(AT_ONCE)
     with there.worker("--without-mingle", "--without-gossip", **changes):
         first = runs.submit(assistant="clerk", input="What is 12*7+3?")
         assert first.wait(30).status is Status.COMPLETED
-        before, sent = Counter(json.loads(file.read_text())), Counter(counted(provider)["by_kind"])
+        before, sent = counting.total(folder), Counter(counted(provider)["by_kind"])
         asked = [runs.RunRequest(assistant="clerk", input="What is 12*7+3?") for _ in range(RUNS)]
         handles = runs.submit_many(asked)
         assert {handle.wait(60).status for handle in handles} == {Status.COMPLETED}
         told = counted(provider)
         made = Counter(told["by_kind"]) - sent
-        spent = Counter(json.loads(file.read_text())) - before
+        spent = counting.total(folder) - before
         assert made == {kind: RUNS * count for kind, count in REQUESTS.items()}
         assert told["responses_per_run"] == {"2": RUNS + 1}
         per_run = {name: count / RUNS for name, count in spent.items()}
