@@ -73,7 +73,7 @@ def ring_due() -> None:
 
 @shared_task(name=wire.CLEAN)
 def clean() -> None:
-    """Delete what is old: events of ended runs, and conversations at the provider, so many at a time."""
+    """Delete what is old: events of ended runs, and conversations that no run needs any more, so many at a time."""
     door = producer()
     send = partial(messenger.send, door.settings) if door.settings.has_key else None
     maintenance.clean(door.database, door.settings, send, most=_CONVERSATIONS)
