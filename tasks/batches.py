@@ -188,7 +188,7 @@ def submit(
         raise UsageError("the prompt is empty; say what is to be done with each document")
     prompt = storable(prompt)
     with producer.database.read() as connection:
-        assistants.require(connection, assistant)
+        version = assistants.require(connection, assistant)
     ring = producer.doorbell.ring
     ask = partial(runs.RunRequest, assistant=assistant, queue=queue, priority=priority)
     batch_id, position = "", 0
@@ -200,11 +200,13 @@ def submit(
                 for one in chunk
                 if one.text is not None
             ]
-            accepted = iter(runs.accept(producer, connection, asked))
+            accepted = iter(runs.accept(producer, connection, asked, version))
             rows = [_row(at, one, accepted) for at, one in enumerate(chunk, position)]
             batches.add(connection, batch_id, rows)
         position += len(chunk)
         ring([queue])
+    if not batch_id:
+        raise UsageError("no documents: a batch needs at least one")
     with producer.database.write() as connection:
         batches.seal(connection, batch_id)
     return batch_id

@@ -226,10 +226,13 @@ def retry(run_id: str, *, start_over: bool = False) -> RunHandle:
     return RunHandle(view.id, view.thread_id)
 
 
-def accept(door: Producer, connection: Connection, requests: Sequence[RunRequest]) -> list[Accepted]:
-    """Check the requests and insert their rows on this connection; the caller commits and rings."""
-    versions: dict[str, Version] = {}
-    for name in {request.assistant for request in requests}:
+def accept(door: Producer, connection: Connection, requests: Sequence[RunRequest], *known: Version) -> list[Accepted]:
+    """Check the requests and insert their rows on this connection; the caller commits and rings.
+
+    Each gets the known version of its assistant, or else the newest.
+    """
+    versions = {version.name: version for version in known}
+    for name in {request.assistant for request in requests} - versions.keys():
         versions[name] = assistants.require(connection, name)
     return submitting.submit(connection, [_new_run(door, versions[r.assistant], r) for r in requests])
 

@@ -18,7 +18,7 @@ from worker.errors import UsageError
 from worker.lifecycle import Event, Status
 from worker.producer import Producer, producer
 from worker.response import Usage
-from worker.store import assistants, claiming, held, leases, settling
+from worker.store import assistants, claiming, held, leases, reading, settling
 from worker.store import batches as store
 from worker.store.choosing import Chosen
 
@@ -76,6 +76,30 @@ def test_many_documents_take_several_transactions(door: Producer) -> None:
     documents = [Document(f"{number}.txt", "x") for number in range(250)]
     batch_id = batches.submit(door, "clerk", "P", documents)
     assert [one.document for one in batches.results(door.database, batch_id)] == [one.name for one in documents]
+
+
+def test_a_batch_of_nothing_is_refused(door: Producer) -> None:
+    """Expected: an error in words, where documents are made one by one too, and no batch."""
+    with pytest.raises(UsageError, match="no documents"):
+        batches.submit(door, "clerk", "P", iter(()))
+    with door.database.read() as connection:
+        assert store.newest(connection, 10) == []
+
+
+def test_all_runs_of_a_batch_have_one_version(door: Producer) -> None:
+    """Expected: what is applied while a long submit goes on is for what comes behind it."""
+
+    def documents() -> Iterator[Document]:
+        for number in range(150):
+            if number == 120:
+                with door.database.write() as connection:
+                    assistants.apply(connection, "clerk", {"model": "gpt-6-sol"})
+            yield Document(f"{number}.txt", "x")
+
+    batch_id = batches.submit(door, "clerk", "P", documents())
+    with door.database.read() as connection:
+        views = reading.runs(connection, batch_id=batch_id, limit=1000)
+    assert {view.assistant_version for view in views} == {1}
 
 
 def test_a_wrong_submit_writes_nothing(door: Producer) -> None:
