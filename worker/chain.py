@@ -64,15 +64,15 @@ class Chain:
         self._conversation: Conversation
         self.number = claim.step
         self._created = claim.created
-        self._lost = claim.intent_step == claim.step
+        intended = claim.intent_step == claim.step
         self._lost_since = monotonic() - claim.step_age
         self._flight: Flight | None = None
         self._sent = 0.0
         # Where the provider does not go on with a step by itself, what a worker has left is gone.
-        self._again = not self._can.resumes and (self._lost or claim.provider_id is not None)
+        self._again = not self._can.resumes and (intended or claim.provider_id is not None)
         self._previous = claim.previous if self._can.holds else None
         # What waits for outputs is known by its id, and takes them once more without harm.
-        self._lost = self._lost and self._can.resumes and self._previous is None
+        self._lost = intended and self._can.resumes and self._previous is None
         self._admitted = pace.parts.limits.resumed(claim)
         self._asked: Sequence[Asked] = ()
         self._unclear = False
@@ -82,7 +82,7 @@ class Chain:
     def open(self) -> None:
         """Find the way to the run's provider; raises ProviderError where this worker has none."""
         underway = self._claim.provider_id if self._can.resumes else None
-        self._unclear = underway is not None
+        self._unclear = underway is not None  # until there is a way to it
         self._backend = self._parts.backends.at(self._place)
         self._unclear = False
         self._conversation = Conversation(self._pace, self._place, self._backend, lost=self._lost)
