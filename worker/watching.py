@@ -25,7 +25,6 @@ from worker.telling import Position, RunEvent
 
 _LOOK = 0.5  # seconds of silence after which the journal is looked at all the same
 _LONGEST = 2.0  # seconds after which it is, also while there is text
-_ENDS = {status.value for status in TERMINAL}
 # The status that each row of the journal leaves; the others leave it as it was.
 _LEAVES = {
     "submitted": Status.QUEUED,
@@ -155,7 +154,7 @@ class Watcher:
             new = reading.news(connection, self._run_id, self._read_to)
             self._view = reading.run(connection, self._run_id)
         last = new[-1]["name"] if new else None
-        self._ended = self._view.ended and (status in TERMINAL or last in _ENDS)
+        self._ended = self._view.ended and (status in TERMINAL or last in TERMINAL)
         self._rows += new
         self._read_to = new[-1]["id"] if new else self._read_to
         self._next_look = time.monotonic() + _LONGEST
@@ -176,7 +175,7 @@ class Watcher:
             return None
         self._status = _LEAVES.get(name, before)
         self._step = data.get("step", self._step) if name in ("created", "adopted") else self._step
-        if name in _ENDS and self._ended and row["id"] == self._read_to:
+        if name in TERMINAL and self._ended and row["id"] == self._read_to:
             return None
         kind = _KINDS.get(name, "status")
         if kind == "status" and self._status == before:

@@ -14,12 +14,11 @@ from rich.table import Table
 from tasks.cli.output import clean, number, pairs
 from tasks.cli.tables import counts
 from tasks.cli.waiting import hint
-from worker.lifecycle import TERMINAL, Status
+from worker.lifecycle import ACTIVE
 from worker.store import batches
 from worker.store.batches import Progress
 from worker.store.database import Database
 
-_GOING = {status.value for status in Status} - {status.value for status in TERMINAL}
 _LOOK = 0.5
 _LINE = 5.0
 
@@ -95,8 +94,8 @@ class _Lines:
 
 def _line(progress: Progress) -> str:
     told = counts(progress)
-    going = {name: count for name, count in told.items() if name in _GOING}
-    ends = {name: count for name, count in told.items() if name not in _GOING}
+    going = {name: count for name, count in told.items() if name in ACTIVE}
+    ends = {name: count for name, count in told.items() if name not in ACTIVE}
     line = f"{progress.ended} of {progress.documents} documents ended"
     line += f": {pairs(ends)}" if ends else ""
     return f"{line}; {pairs(going)}" if going else line

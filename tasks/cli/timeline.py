@@ -11,7 +11,6 @@ from worker.lifecycle import TERMINAL
 from worker.store.reading import RunView
 
 Row = Mapping[str, Any]
-_ENDS = {status.value for status in TERMINAL}
 _SHORT = 8
 _START_OVER = ", from the start if need be"
 _ASKED = {"approval": "to approve", "in_doubt": "what these calls have come to"}
@@ -77,7 +76,7 @@ class _Words:
         name, data = event["name"], event["data"]
         if name in self._said:
             return self._said[name](event, data)
-        if name in _ENDS:
+        if name in TERMINAL:
             return f"{name}: {self._error(event)}" if data.get("code") else name
         pairs = " ".join(f"{key}={value}" for key, value in data.items() if value is not None)
         return f"{name.replace('_', ' ')} {pairs}".rstrip()
