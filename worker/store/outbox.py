@@ -32,22 +32,23 @@ class Letter:
 
 def run_ended(connection: Connection, run_id: str) -> None:
     """Enter what is to be told of the end of a run that nobody held; call it after its status is written."""
-    columns = (Run.thread_id, Run.batch_id, Run.status, Run.error_code, Run.on_end, Run.store_result)
-    run = connection.execute(select(*columns).where(Run.id == run_id)).one()
-    told = {"id": run_id, "thread_id": run.thread_id, "batch_id": run.batch_id}
-    ended = {**told, "status": run.status, "error_code": run.error_code}
-    for row in letters(ended, run.on_end, store_result=run.store_result):
+    whose = (Run.id.label("run_id"), Run.thread_id, Run.batch_id, Run.on_end, Run.store_result)
+    run = connection.execute(select(*whose, Run.status, Run.error_code).where(Run.id == run_id)).one()
+    for row in letters(run, run.status, run.error_code):
         connection.execute(insert(Outgoing), [row])
 
 
-def letters(
-    ended: Mapping[str, Any], hook: Mapping[str, Any] | None, *, store_result: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows that tell of an end; the hook is told this one, whatever becomes of the run before it is sent."""
-    if store_result:
-        yield {"kind": RESULT, "subject": ended["id"], "payload": {}}
-    if hook:
-        yield {"kind": RUN, "subject": ended["id"], "payload": letter(hook, ended)}
+def letters(run: Any, status: str, error_code: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows that tell of an end; the hook is told this one, whatever becomes of the run before it is sent.
+
+    `run` is its claim, or a row with a claim's names.
+    """
+    if run.store_result:
+        yield {"kind": RESULT, "subject": run.run_id, "payload": {}}
+    if run.on_end:
+        told = {"id": run.run_id, "thread_id": run.thread_id, "batch_id": run.batch_id}
+        ended = {**told, "status": status, "error_code": error_code}
+        yield {"kind": RUN, "subject": run.run_id, "payload": letter(run.on_end, ended)}
 
 
 def letter(hook: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,16 +88,9 @@ def settle(hold: Hold, end: End) -> Settled:
     _write_messages(hold, end)
     _leave_conversation(hold, end)
     hold.note(status.value, code=end.error_code)
-    _tell(hold, status.value, end.error_code)
+    for letter in outbox.letters(hold.claim, status.value, end.error_code):
+        hold.writes.insert(Outgoing, letter)
     return Settled(status, _pass_on(hold))
-
-
-def _tell(hold: Hold, status: str, error_code: str | None) -> None:
-    claim = hold.claim
-    told = {"id": claim.run_id, "thread_id": claim.thread_id, "batch_id": claim.batch_id}
-    ended = {**told, "status": status, "error_code": error_code}
-    for row in outbox.letters(ended, claim.on_end, store_result=claim.store_result):
-        hold.writes.insert(Outgoing, row)
 
 
 def _pass_on(hold: Hold) -> str | None:
