@@ -12,6 +12,7 @@ from sqlalchemy import Connection, ScalarSelect, bindparam, case, exists, select
 
 from worker.conditions import TURN, WAITING
 from worker.dbtime import from_now
+from worker.errors import UnknownRun
 from worker.models import Run, Thread
 from worker.store import many
 
@@ -46,6 +47,15 @@ class Waiting:
 def lock(connection: Connection, thread_id: str) -> None:
     """Hold the thread's row until the transaction ends: turns change hands only under it."""
     lock_all(connection, [thread_id], wait=True)
+
+
+def lock_thread_of(connection: Connection, run_id: str) -> str:
+    """Hold the row of a run's thread and return the thread; raises UnknownRun."""
+    thread_id = connection.execute(select(Run.thread_id).where(Run.id == run_id)).scalar_one_or_none()
+    if thread_id is None:
+        raise UnknownRun(run_id)
+    lock(connection, thread_id)
+    return thread_id
 
 
 def lock_all(connection: Connection, thread_ids: Sequence[str], *, wait: bool) -> set[str]:

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from worker import locks
 from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
-from worker.errors import UnknownRun, UsageError
+from worker.errors import UsageError
 from worker.lifecycle import REOPENABLE, TERMINAL, Event, Status, after
 from worker.models import Message, Run, ToolCall
 from worker.store import batches, outbox
@@ -18,8 +18,7 @@ def ask_cancel(connection: Connection, run_id: str) -> tuple[Status, str | None]
     A queued run is cancelled at once: no provider run of it is alive and nobody holds it; the next of its thread is
     due. One that was begun and that nobody holds is due itself: who claims it cancels it. An ended run stays as it is.
     """
-    thread_id = _thread_of(connection, run_id)
-    locks.lock(connection, thread_id)
+    thread_id = locks.lock_thread_of(connection, run_id)
     row = connection.execute(select(Run).where(Run.id == run_id).with_for_update()).one()
     status = Status(row.status)
     if status in TERMINAL:
@@ -46,8 +45,7 @@ def reopen(connection: Connection, run_id: str, *, start_over: bool = False) -> 
     step still wait for their outputs; else it asks anew, which is refused where that could repeat a `once` call,
     unless `start_over` is given.
     """
-    thread_id = _thread_of(connection, run_id)
-    locks.lock(connection, thread_id)
+    thread_id = locks.lock_thread_of(connection, run_id)
     row = connection.execute(select(Run).where(Run.id == run_id).with_for_update()).one()
     status = Status(row.status)
     if status not in REOPENABLE:
@@ -94,10 +92,3 @@ def _refuse_to_repeat(connection: Connection, run_id: str) -> None:
             f"run {run_id} would start over and could call {', '.join(begun)} a second time; "
             f"`runwright retry --start-over {run_id}` (start_over=True) does it all the same"
         )
-
-
-def _thread_of(connection: Connection, run_id: str) -> str:
-    thread_id = connection.execute(select(Run.thread_id).where(Run.id == run_id)).scalar_one_or_none()
-    if thread_id is None:
-        raise UnknownRun(run_id)
-    return thread_id

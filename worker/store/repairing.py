@@ -43,9 +43,9 @@ def make_due(connection: Connection, run_id: str) -> bool:
 def clear_end(connection: Connection, run_id: str) -> bool:
     """Take owner, due time and turn from a run that has ended, and pass the turn on."""
     ended = (auditing.ENDED, auditing.holds())
+    thread_id = locks.lock_thread_of(connection, run_id)
     if not _change(connection, run_id, *ended, turn=false(), owner=null(), due_at=null()):
         return False
-    thread_id = _thread_of(connection, run_id)
     if locks.is_free(connection, thread_id):
         locks.pass_on(connection, thread_id)
     return True
@@ -68,13 +68,9 @@ def end_question(connection: Connection, run_id: str) -> bool:
 
 def _change(connection: Connection, run_id: str, *conditions: ColumnElement[bool], **values: Any) -> bool:
     """Change the run if all of this still holds under its thread's lock, and note it among its events."""
-    locks.lock(connection, _thread_of(connection, run_id))
+    locks.lock_thread_of(connection, run_id)
     changed = update(Run).where(Run.id == run_id, *conditions).values(**values)
     if not connection.execute(changed).rowcount:
         return False
     record(connection, run_id, "repaired")
     return True
-
-
-def _thread_of(connection: Connection, run_id: str) -> str:
-    return connection.execute(select(Run.thread_id).where(Run.id == run_id)).scalar_one()
