@@ -142,7 +142,10 @@ def _is_awaited(claim: Any) -> bool:
 
 
 def task_id(letter: Letter) -> str:
-    """Return the Celery id of a hook's message; SQLite gives the number of a row again, so that is not enough."""
+    """Return the Celery id of a hook's message.
+
+    A row's number alone is not enough: another database on the same broker has it too, as one that is made anew.
+    """
     return str(uuid.uuid5(_NAMES, f"{letter.kind}:{letter.subject}:{letter.created_at.isoformat()}:{letter.id}"))
 
 

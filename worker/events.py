@@ -1,4 +1,4 @@
-"""The one seam of observation: the engine says what happened; logs, metrics, notices, Flower and delivery heed it."""
+"""The one seam of observation: the engine says what happened; logs, metrics, watchers, Flower and delivery heed it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -58,7 +58,9 @@ class Metrics:
             "limit_wait_seconds", "Waits of creates for the provider's limits.", _COMMIT_BUCKETS
         )
         self._limits = Gauge("runwright_limit", "Limits for a minute.", ["model", "kind"], registry=registry)
-        self._run_seconds = histogram("run_seconds", "From a run's first claim to its end.", _RUN_BUCKETS)
+        self._run_seconds = histogram(
+            "run_seconds", "From a run's first claim to its end, but for people, retries and limits.", _RUN_BUCKETS
+        )
         self._end_to_commit = histogram(
             "end_to_commit_seconds", "From the provider's end to the committed result.", _COMMIT_BUCKETS
         )

@@ -1,4 +1,4 @@
-"""A thread that tells Celery's world what happened: slow or lost Redis connections must not hold up the engine."""
+"""A thread for all that is told over Redis, rings, notices, text, task events and hooks: none holds up the engine."""
 
 import queue
 import threading

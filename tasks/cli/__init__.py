@@ -5,7 +5,7 @@
     run_commands          submit, show, list
     watch_commands        watch;  following: a run shown as it goes on
     change_commands       cancel, retry: by ids or by choice
-    batch_commands        batch submit, list, show, watch, cancel, retry, export
+    batch_commands        batch submit, list, show, watch, budget, cancel, retry, export
     assistant_commands    assistants apply, list, show
     backend_commands      backends
     tool_commands         tools list, call, in-doubt, answer

@@ -47,7 +47,6 @@ class AssistantsBackend:
         """Take the server's connections, which send `HEADERS` with each request.
 
         `cancels_foreign` says what becomes of a run on one of our threads that is not ours: cancelled, or waited for.
-        `foreign` is that of Http.
         """
         self._http = http
         self._prices = prices
