@@ -3,7 +3,6 @@
 import csv
 import glob
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +16,7 @@ from tasks.hooks import hook
 from tools.errors import Unreadable
 from tools.extract import SUFFIXES, extract_text
 from tools.text import storable
-from worker import windows
+from worker import tokens, windows
 from worker.errors import UsageError
 from worker.maintenance import ring_due
 from worker.prices import Prices
@@ -26,9 +25,6 @@ from worker.response import Usage
 from worker.store import assistants, batches, budgets, reading
 from worker.store.database import Database
 from worker.store.submitting import Accepted
-
-OUTPUT_TOKENS = 500
-"""Tokens of one answer that an estimate assumes, where the assistant's limit is not lower."""
 
 PRIORITY = 4
 """Below that of single runs, so that who waits for an answer does not wait for a batch."""
@@ -50,7 +46,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a batch would take: tokens by four characters each, cost null where the model has no price."""
+    """What a batch would take: tokens by four bytes each, cost null where the model has no price."""
 
     documents: int
     unreadable: list[dict[str, str | None]]
@@ -142,17 +138,18 @@ def estimate(producer: Producer, assistant: str, prompt: str, documents: Iterabl
     with producer.database.read() as connection:
         config = assistants.require(connection, assistant).config
     steps = 2 if config.get("tools") else 1
-    answer = min(OUTPUT_TOKENS, config.get("max_output_tokens") or OUTPUT_TOKENS)
-    readable, tokens, unreadable = 0, 0, []
+    answer = min(tokens.ANSWER, config.get("max_output_tokens") or tokens.ANSWER)
+    readable, given, unreadable = 0, 0, []
     for document in documents:
         if document.text is None:
             unreadable.append({"document": document.name, "error": document.error})
             continue
         readable += 1
-        tokens += math.ceil((len(config.get("instructions") or "") + len(message(prompt, document))) / 4)
-    model, total_in, total_out = str(config["model"]), tokens * steps, readable * steps * answer
+        asked = (config.get("instructions") or "") + message(prompt, document)
+        given += tokens.guessed(len(asked.encode(errors="replace")))
+    model, total_in, total_out = str(config["model"]), given * steps, readable * steps * answer
     full = Usage(total_in, total_out, Prices.load(producer.settings.prices).cost(model, total_in, total_out))
-    assumed = f"estimated: 4 characters a token, {steps} model step(s) a document, {answer} output tokens a step"
+    assumed = f"estimated: 4 bytes a token, {steps} model step(s) a document, {answer} output tokens a step"
     window = windows.of(config)
     return Estimate(
         documents=readable,

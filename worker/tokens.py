@@ -5,6 +5,8 @@ from math import ceil
 from typing import Any
 
 _BYTES = 4  # of UTF-8 for one token: English prose; code, tables and many other languages take more tokens
+ANSWER = 500
+"""Tokens of one answer, where nothing says how long it may be."""
 
 
 def guessed(size: int) -> int:

@@ -14,6 +14,7 @@ from tasks.batches import Document, Result
 from tasks.bulk import Change
 from tasks.cli.progress import watch
 from tasks.cli.tables import results_table
+from worker import tokens
 from worker.errors import UsageError
 from worker.lifecycle import Event, Status
 from worker.producer import Producer, producer
@@ -25,7 +26,7 @@ from worker.store.choosing import Chosen
 DOCUMENTS = [
     Document("=cmd.txt", "one"),
     Document("b.pdf", None, "the PDF is damaged"),
-    Document("[red]c.txt", "three"),
+    Document("[red]c.txt", "threé"),
 ]
 ANSWER = "=1+1 \x1b[31m[red]not red[/red]"
 
@@ -114,12 +115,12 @@ def test_a_wrong_submit_writes_nothing(door: Producer) -> None:
         assert store.newest(connection) == []
 
 
-def test_an_estimate_counts_characters_and_knows_prices(door: Producer) -> None:
-    """Four characters a token, two steps with tools; a model without a price costs null, not 0."""
+def test_an_estimate_counts_bytes_and_knows_prices(door: Producer) -> None:
+    """Four bytes of UTF-8 a token, two steps with tools; a model without a price costs null, not 0."""
     found = batches.estimate(door, "clerk", "P", DOCUMENTS)
-    one, three = (len(batches.message("P", DOCUMENTS[at])) + 40 for at in (0, 2))
+    one, three = (len(batches.message("P", DOCUMENTS[at]).encode()) + 40 for at in (0, 2))
     assert found.input_tokens == 2 * (-(-one // 4) + -(-three // 4))
-    assert found.output_tokens == 2 * 2 * batches.OUTPUT_TOKENS
+    assert found.output_tokens == 2 * 2 * tokens.ANSWER
     assert found.cost_usd == pytest.approx((found.input_tokens * 0.10 + found.output_tokens * 0.50) / 1e6)
     assert (found.documents, found.unreadable) == (2, [{"document": "b.pdf", "error": "the PDF is damaged"}])
     assert batches.estimate(door, "unpriced", "P", DOCUMENTS).cost_usd is None

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
+from worker import tokens
 from worker.backends.base import Created, Ended, Failed, Step
 from worker.errors import ProviderError
 from worker.limits.asking import Ask, Limits
@@ -19,7 +20,6 @@ from worker.store.claiming import Claim
 _PAUSE = 1.0  # seconds, where a refusal does not say how long to wait
 _LONGEST_PAUSE = 60.0  # a single answer does not stop the fleet for longer
 _USUAL_PRIORITY = 5
-_ANSWER = 500  # tokens of an answer, where nothing says how long it may be
 _NEWEST = 0.2  # weight of the newest step in the usual usage of an assistant
 
 Whose = Callable[[Mapping[str, Any]], tuple[str, str]]
@@ -160,7 +160,7 @@ class Gates:
         texts += [str(part.get("text", "") if isinstance(part, Mapping) else part) for part in step.input]
         asked, answer = sum(map(len, texts)) // 4, int(step.config.get("max_output_tokens") or 0)
         least = max(asked, answer)
-        return max(least, round(self._usual.get(assistant, asked + (answer or _ANSWER)))), least
+        return max(least, round(self._usual.get(assistant, asked + (answer or tokens.ANSWER)))), least
 
 
 def _model(config: Mapping[str, Any]) -> str:
