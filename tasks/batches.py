@@ -25,6 +25,7 @@ from worker.response import Usage
 from worker.store import assistants, batches, budgets, reading
 from worker.store.database import Database
 from worker.store.submitting import Accepted
+from worker.wire import DEFAULT_QUEUE
 
 PRIORITY = 4
 """Below that of single runs, so that who waits for an answer does not wait for a batch."""
@@ -168,7 +169,7 @@ def submit(
     prompt: str,
     documents: Iterable[Document],
     *,
-    queue: str = "default",
+    queue: str = DEFAULT_QUEUE,
     priority: int = PRIORITY,
     on_end: Mapping[str, Any] | str | None = None,
     budget_usd: float | None = None,

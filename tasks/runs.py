@@ -26,7 +26,7 @@ from worker.store.assistants import Version
 from worker.store.reading import RunView
 from worker.store.submitting import Accepted, NewRun
 from worker.telling import RunEvent
-from worker.wire import QUEUE_PREFIX
+from worker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE, QUEUE_PREFIX
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
 OnBusy = Literal["enqueue", "reject"]
@@ -51,8 +51,8 @@ class RunRequest:
     assistant: str
     input: str | Sequence[Mapping[str, Any]]
     thread: str | None = None
-    queue: str = "default"
-    priority: int = 5
+    queue: str = DEFAULT_QUEUE
+    priority: int = DEFAULT_PRIORITY
     idempotency_key: str | None = None
     metadata: Mapping[str, Any] | None = None
     available_at: datetime | None = None
@@ -119,8 +119,8 @@ def submit(
     assistant: str,
     input: str | Sequence[Mapping[str, Any]],  # noqa: A002 - the word of the provider's API
     thread: str | None = None,
-    queue: str = "default",
-    priority: int = 5,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_PRIORITY,
     idempotency_key: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     available_at: datetime | None = None,

@@ -6,6 +6,8 @@ from worker.settings import Settings
 
 QUEUE_PREFIX = "runwright."
 DEFAULT_QUEUE = "default"
+DEFAULT_PRIORITY = 5
+"""Of a run where none is named; batches are below it."""
 
 RUN = "runs.run"  # no task of Celery's: the name under which each run is a row in Flower
 SUBMIT = "runs.submit"

@@ -17,6 +17,7 @@ from worker.producer import producer
 from worker.store import batches as store
 from worker.store.batches import Progress
 from worker.store.choosing import Chosen
+from worker.wire import DEFAULT_QUEUE
 
 app = typer.Typer(name="batch", help="One run for each of many documents.", no_args_is_help=True)
 
@@ -29,7 +30,7 @@ def submit_batch(
     *,
     assistant: Annotated[str, typer.Option(help="The assistant that is asked.")],
     prompt: Annotated[str, typer.Option(help="What to do with each document.")],
-    queue: Annotated[str, typer.Option(help="The queue whose workers may take the runs.")] = "default",
+    queue: Annotated[str, typer.Option(help="The queue whose workers may take the runs.")] = DEFAULT_QUEUE,
     priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = batches.PRIORITY,
     budget: Annotated[
         float | None, typer.Option(metavar="USD", help="Begin no further run once this much has been spent.")

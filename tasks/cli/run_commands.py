@@ -24,6 +24,7 @@ from worker.lifecycle import Status
 from worker.producer import producer
 from worker.store import batches, groups, reading
 from worker.store.reading import RunView
+from worker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE
 
 app = typer.Typer()
 
@@ -41,8 +42,8 @@ def submit(
     *,
     assistant: Annotated[str, typer.Option(help="The assistant that is asked.")],
     thread: Annotated[str | None, typer.Option(help="Go on in this thread; without it the run gets a new one.")] = None,
-    queue: Annotated[str, typer.Option(help="The queue whose workers may take the run.")] = "default",
-    priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = 5,
+    queue: Annotated[str, typer.Option(help="The queue whose workers may take the run.")] = DEFAULT_QUEUE,
+    priority: Annotated[int, typer.Option(help="From 0 to 9; the higher goes first.")] = DEFAULT_PRIORITY,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kept with the run.")] = None,
     on_end: OnEndOption = None,

@@ -16,10 +16,10 @@ from worker.limits.gate import Gate
 from worker.limits.line import Line
 from worker.limits.shared import Shared
 from worker.store.claiming import Claim
+from worker.wire import DEFAULT_PRIORITY
 
 _PAUSE = 1.0  # seconds, where a refusal does not say how long to wait
 _LONGEST_PAUSE = 60.0  # a single answer does not stop the fleet for longer
-_USUAL_PRIORITY = 5
 _NEWEST = 0.2  # weight of the newest step in the usual usage of an assistant
 
 Whose = Callable[[Mapping[str, Any]], tuple[str, str]]
@@ -105,7 +105,7 @@ class Gates:
         """Wait until the step may be created."""
         gate = self._gate(step.config)
         tokens, least = self._estimate(step, claim.assistant)
-        bulk = claim.batch_id is not None and claim.priority <= _USUAL_PRIORITY
+        bulk = claim.batch_id is not None and claim.priority <= DEFAULT_PRIORITY
         ask, began = Ask(claim.run_id, tokens, bulk, least), monotonic()
         reserved = await gate.enter(ask, claim.priority)
         self._emit("limit.waited", model=_model(step.config), waited=monotonic() - began)

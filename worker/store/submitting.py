@@ -18,6 +18,7 @@ from worker.lifecycle import Status
 from worker.models import Run, Thread
 from worker.store import many
 from worker.store.journal import record_many
+from worker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE
 
 _RUNS: Any = Run.__table__
 _NAMES = (
@@ -53,8 +54,8 @@ class NewRun:
     timeout: float
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     thread_id: str | None = None
-    queue: str = "default"
-    priority: int = 5
+    queue: str = DEFAULT_QUEUE
+    priority: int = DEFAULT_PRIORITY
     idempotency_key: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     available_at: datetime | None = None
