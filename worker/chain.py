@@ -90,6 +90,7 @@ class Chain:
             self._flight = self._fly(Created(underway), age=self._claim.step_age, seen=self._claim.seen)
 
     def _fly(self, created: Created, *, age: float = 0.0, seen: float | None = None) -> Flight:
+        self._claim.input.clear()  # the provider has it
         return Flight(self._pace, self._backend, created, number=self.number, age=age, seen=seen)
 
     @property
@@ -170,8 +171,7 @@ class Chain:
             conversation=conversation,
             config=self._claim.config,
             tools=(),
-            # A step goes on from the calls of the one before; where they are answered already, the run asks anew.
-            input=() if calls.continues else self._claim.input,
+            input=() if calls.continues else self._input(),
             answers=answers,
             stream=self._claim.config.get("stream", self._settings.stream == "on"),
             history=await self._conversation.kept(),
@@ -179,6 +179,12 @@ class Chain:
             earlier=await calls.earlier() if self._can.holds else (),
         )
         return step if self._lost else await self._to_create(step, repair=self._conversation.last_item is None)
+
+    def _input(self) -> list[object]:
+        """Return what the run asks; under this claim only until the provider has it."""
+        if self.number > self._claim.step:  # else the step would ask nothing, unnoticed
+            raise RuntimeError(f"step {self.number} goes on from no calls")
+        return list(self._claim.input)
 
     def _check_steps(self) -> None:
         most = self._claim.config.get("max_steps", self._settings.max_steps)
@@ -195,8 +201,7 @@ class Chain:
     async def _create_once(self, step: Step) -> Created | Failed | None:
         """Create the step when the provider's limits let it pass; None where nobody knows whether it has it."""
         limits, claim = self._parts.limits, self._claim
-        admitted = limits.at_once(step, claim)
-        if admitted is None:
+        if (admitted := limits.at_once(step, claim)) is None:
             with self._pace.held_back():
                 admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
         with admitted:

@@ -14,7 +14,7 @@ from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
 _WINDOWS_A_STEP = 2.0  # a window is a target: a step may take so many before the settings' limits hold
-_LINE = 10.0  # seconds after which a look goes out of its turn, should nobody call it
+_LINE = 10.0  # seconds after which one that stands in line sees for itself whether it has to
 
 
 class Flight:
@@ -95,7 +95,8 @@ class Flight:
 
     async def _until_due(self) -> None:
         if self._watch.stands:
-            self._in_line = False
+            self._pace.heed()
+            self._keep_in_line()
             return
         if self._look_at is not None:
             await self._pace.wait_until(self._look_at, self._watch.seen)
@@ -104,7 +105,7 @@ class Flight:
             while due := self._watch.due():
                 await self._pace.wait_until(due, self._watch.seen)
         self._pace.heed()
-        if self._backend.readers().locked():
+        if self._backend.readers().busy:
             self._stand_in_line()
 
     def _stand_in_line(self) -> None:
@@ -112,7 +113,13 @@ class Flight:
         self._in_line = True
         self._watch.stand()
         self._backend.readers().stand_in_line(self._called)
-        raise Rest(min(_LINE, self._pace.seconds_left()))
+        self._keep_in_line()
+
+    def _keep_in_line(self) -> None:
+        """Rest for as long as nobody has called this look, and there is no place for it."""
+        if self._in_line and self._backend.readers().busy:
+            raise Rest(min(_LINE, self._pace.seconds_left()))
+        self._in_line = False
 
     def _called(self) -> bool:
         """Go on, since it is this look's turn; tells whether it still waits for that."""

@@ -18,7 +18,7 @@ from worker.store.claiming import Claim
 
 T = TypeVar("T")
 _LEASE_LOOK = 0.1
-_REST = 1.0  # seconds; for less a new task costs more than the one that waits
+_REST = 0.25  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
 _TOLD = 3  # refusals of one request, after which the run's journal tells of them, once
 
