@@ -182,6 +182,8 @@ class Flight:
     async def stopped(self) -> Ended | None:
         """Stop the step and return how it ended, which may be as if nobody had asked; None where nobody can tell."""
         self.leave()  # no event tells of a cancel
+        with self._pace.held_back():
+            await self._pace.until_leased()  # else it may be another worker's, who waits for it
         try:
             reach("outside.cancel.before")
             await self._pace.patiently(lambda: self._backend.cancel(self.id))
