@@ -338,8 +338,11 @@ class Chain:
         """End what the provider holds open for answers that will not come, or not to it; returns how that has ended."""
         if self._flight is not None or self._previous is None:
             return None
-        held = self._fly(Created(self._previous))
+        held, own_end = self._fly(Created(self._previous)), self._pace.ends_at
         self._pace.last(self._settings.cancel_timeout)
-        last = await held.stopped()
+        try:
+            last = await held.stopped()
+        finally:
+            self._pace.ends_at = own_end
         self._previous, self._unclear = None, self._unclear or held.unclear
         return last
