@@ -20,6 +20,7 @@ T = TypeVar("T")
 _LEASE_LOOK = 0.1
 _REST = 1.0  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
+_LONGEST = 3600.0  # seconds; no single answer keeps a run waiting for longer
 _TOLD = 3  # refusals of one request, after which the run's journal tells of them, once
 
 
@@ -249,7 +250,8 @@ class Pace:
                 failures += 1
                 if error.retry_after is None:
                     self.parts.outage.failed()
-                wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, error.retry_after)
+                told = None if error.retry_after is None else min(error.retry_after, _LONGEST)
+                wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, told)
                 self.emit("provider.refused", code=error.code, failures=failures, seconds=round(wait, 2))
                 if failures == _TOLD:
                     await self.write(progress.refused, error.code, failures)
