@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import answer, ask, completed, look, refused, saying, step, transience
+from tests.scripted import KEY, answer, ask, completed, look, refused, saying, step, transience
 from worker.backends.base import Done, Failed, NeedsTools
 from worker.response import HostedCall, Usage
 
@@ -96,6 +96,13 @@ def test_a_response_that_failed(changes: dict[str, Any], expected: tuple[str, bo
     assert isinstance(failed, Failed)
     assert ((failed.code, failed.transient), failed.usage.input_tokens) == (expected, 3)
     assert "\x00" not in failed.message
+
+
+def test_a_failure_that_repeats_the_key() -> None:
+    """Expected: a gateway that quotes the key of the request in its server's complaint gets it into no row."""
+    error = {"code": "server_error", "message": f"Incorrect API key provided: {KEY}."}
+    failed = ask(completed(status="failed", error=error), look)
+    assert failed.message == "Incorrect API key provided: [key]."
 
 
 def code(**changes: Any) -> dict[str, Any]:
