@@ -24,7 +24,6 @@ class Flight:
         "_backend",
         "_began",
         "_following",
-        "_in_line",
         "_in_time",
         "_look_at",
         "_number",
@@ -60,7 +59,6 @@ class Flight:
         self._watch = Watch(pace.parts.looks, kind, self._began, seen=seen, patience=patience)
         # Where it is decided already: by the provider, or when the run was parked, since each claim is to be a look.
         self._look_at = None if seen is None else monotonic()
-        self._in_line = False
         self.unclear = False
         """Nobody knows whether it has ended."""
 
@@ -69,10 +67,10 @@ class Flight:
         if self._following is not None:
             self._following.close()
         self._following = None
-        if self._watch.stands:  # its turn may have come
-            self._in_line = False
+        if self._watch.stands:
             self._watch.leave()
-            self._backend.readers().call_next()
+            self._backend.readers().leave_line(self._called)
+            self._backend.readers().call_next()  # its turn may have come
 
     async def ended(self) -> Ended:
         """Look at it when its like may have ended, until it has or has taken too long.
@@ -95,7 +93,7 @@ class Flight:
 
     async def _until_due(self) -> None:
         if self._watch.stands:
-            self._in_line = False
+            self._backend.readers().leave_line(self._called)
             return
         if self._look_at is not None:
             await self._pace.wait_until(self._look_at, self._watch.seen)
@@ -109,17 +107,13 @@ class Flight:
 
     def _stand_in_line(self) -> None:
         """Rest until it is this look's turn: so many are due at once that they would fill the memory with tasks."""
-        self._in_line = True
         self._watch.stand()
         self._backend.readers().stand_in_line(self._called)
         raise Rest(min(_LINE, self._pace.seconds_left()))
 
-    def _called(self) -> bool:
-        """Go on, since it is this look's turn; tells whether it still waits for that."""
-        if called := self._in_line:
-            self._in_line = False
-            self._pace.held.tell()
-        return called
+    def _called(self) -> None:
+        """Go on, since it is this look's turn."""
+        self._pace.held.tell()
 
     def _within(self, look_after: float) -> float:
         """Take the provider's wish as far as ours go: no word of a server keeps a run waiting for ever."""

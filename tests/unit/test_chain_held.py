@@ -116,7 +116,7 @@ def test_a_run_with_too_many_steps_ends_the_one_that_waits(ground: Ground) -> No
 
 
 def test_a_tool_that_is_missing_ends_the_one_that_waits(ground: Ground) -> None:
-    """Expected: the attempt has failed and its run is cancelled; the next one, elsewhere, begins another in its time."""
+    """Expected: the attempt has failed and its run is cancelled; the next, elsewhere, begins another in its time."""
     run, provider = ground.submit(), Holding()
     claim = ground.take("w1")
     bench = parts(ground, provider, peek)

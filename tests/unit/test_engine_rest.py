@@ -158,10 +158,6 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
     ground.submit()
     called: list[str] = []
 
-    def call() -> bool:
-        called.append("next")
-        return True
-
     async def story() -> None:
         pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
         flight = Flight(pace, provider, Created("response"), number=0)
@@ -169,7 +165,7 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
         await readers.acquire()
         with pytest.raises(Rest):
             flight._stand_in_line()
-        readers.stand_in_line(call)
+        readers.stand_in_line(partial(called.append, "next"))
         readers.release()
         assert called == []
         flight.leave()
@@ -177,3 +173,30 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
     asyncio.run(story())
     ground.close()
     assert called == ["next"]
+
+
+def test_who_looks_out_of_turn_is_in_the_line_no_more(sqlite_url: str) -> None:
+    """Expected: nothing of a step is kept that has ended, although others that wait keep the line from moving."""
+    ground, provider = Ground(sqlite_url), Busy()
+    ground.boot()
+    ground.submit()
+    provider.may_answer.set()
+
+    async def story() -> int:
+        pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
+        flight = Flight(pace, provider, Created("response"), number=0)
+        readers = provider.readers()
+        await readers.acquire()
+        with pytest.raises(Rest):
+            flight._stand_in_line()
+        looking = asyncio.create_task(flight.ended())  # its alarm has gone off
+        await asyncio.sleep(0)
+        behind = asyncio.create_task(readers.acquire())
+        await asyncio.sleep(0)
+        readers.release()
+        assert isinstance(await looking, Done)
+        await behind
+        return len(readers._line)
+
+    assert asyncio.run(story()) == 0
+    ground.close()
