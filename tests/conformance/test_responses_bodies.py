@@ -205,3 +205,19 @@ def test_a_request_id_that_is_no_text_is_kept_as_some() -> None:
     said = answer(200, {"id": "resp_1"}, {"X-Request-Id": "req_\xff"})
     created = ask(saying(said), lambda backend: backend.create(step()))
     assert (created.id, created.request_id) == ("resp_1", "req_?")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": ["message"]},
+        {"type": "message", "role": ["user"]},
+        {"type": "function_call_output", "call_id": {"x": 1}},
+        {"type": "function_call", "call_id": ["x"]},
+    ],
+)
+def test_a_conversation_with_odd_items(odd: dict[str, Any]) -> None:
+    """Expected: an answer that cannot be read, which may pass: neither a bug of ours, nor a call that nobody can answer."""
+    there = saying(answer(200, {"data": [odd, message_item()], "has_more": False}))
+    assert transience(refused(there, lambda backend: backend.adopt(step(), ""))) == "transient"
+    assert transience(refused(there, lambda backend: backend.tail("conv_1"))) == "transient"
