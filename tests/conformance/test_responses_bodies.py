@@ -217,7 +217,7 @@ def test_a_request_id_that_is_no_text_is_kept_as_some() -> None:
     ],
 )
 def test_a_conversation_with_odd_items(odd: dict[str, Any]) -> None:
-    """Expected: an answer that cannot be read, which may pass: neither a bug of ours, nor a call that nobody can answer."""
+    """Expected: an answer that cannot be read, which may pass: no bug of ours, and no call to answer."""
     there = saying(answer(200, {"data": [odd, message_item()], "has_more": False}))
     assert transience(refused(there, lambda backend: backend.adopt(step(), ""))) == "transient"
     assert transience(refused(there, lambda backend: backend.tail("conv_1"))) == "transient"
