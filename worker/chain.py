@@ -16,7 +16,7 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.flight import Flight
 from worker.limits.gates import Admission
-from worker.live import is_published, voice
+from worker.live import voice
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -245,8 +245,7 @@ class Chain:
         """Create it; what only lives on its connection may be left, and is, where the run is to end."""
         self._sent = monotonic()
         # From its beginning: what watchers have heard of an earlier try is void.
-        said = voice(self._pace.emit, step.number) if is_published(self._claim, self._settings) else None
-        heard = replace(step, on_text=said)
+        heard = replace(step, on_text=voice(self._claim, self._settings, self._pace.emit, step.number))
         if self._can.resumes:
             return await self._backend.create(heard)
         return await self._pace.unless_told(lambda: self._backend.create(heard), stop=False)
@@ -344,7 +343,8 @@ class Chain:
         if self._flight is not None or self._previous is None:
             return None
         held = self._fly(Created(self._previous))
-        self._pace.last(self._settings.cancel_timeout)
-        last = await held.stopped()
+        with self._pace.apart():
+            self._pace.last(self._settings.cancel_timeout)
+            last = await held.stopped()
         self._previous, self._unclear = None, self._unclear or held.unclear
         return last

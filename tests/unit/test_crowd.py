@@ -94,18 +94,13 @@ def test_a_database_that_is_behind_stops_looks_and_claims(ground: Ground, monkey
     async def story() -> list[bool]:
         bench = parts(ground, None)
         readers, called = bench.backends.at(Place("responses", "http://127.0.0.1:1/v1")).readers(), asyncio.Event()
-
-        def call() -> bool:
-            called.set()
-            return True
-
         found, waiting = [], []
         with ground.database.write():
             for claim in claims:
                 waiting.append(asyncio.create_task(bench.store.commit(claim, progress.mark_unknown)))
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-            readers.stand_in_line(call)
+            readers.stand_in_line(called.set)
             readers.call_next()
             found += [bench.backends.crowded, readers.busy, called.is_set()]
         async with asyncio.timeout(10):

@@ -169,10 +169,6 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
     ground.submit()
     called: list[str] = []
 
-    def call() -> bool:
-        called.append("next")
-        return True
-
     async def story() -> None:
         pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
         flight = Flight(pace, provider, Created("response"), number=0)
@@ -180,7 +176,7 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
         await readers.acquire()
         with pytest.raises(Rest):
             flight._stand_in_line()
-        readers.stand_in_line(call)
+        readers.stand_in_line(partial(called.append, "next"))
         readers.release()
         assert called == []
         flight.leave()
@@ -214,3 +210,22 @@ def test_nobody_leaves_the_line_while_there_is_no_place(sqlite_url: str) -> None
     assert asyncio.run(story()).text == "answer"
     ground.close()
     assert provider.looked == ["response"]
+
+
+def test_who_is_left_is_in_the_line_no_more(sqlite_url: str) -> None:
+    """Expected: nothing of a step is kept that is waited for no longer, although the line does not move."""
+    ground, provider = Ground(sqlite_url), Busy()
+    ground.boot()
+    ground.submit()
+
+    async def story() -> int:
+        pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
+        flight = Flight(pace, provider, Created("response"), number=0)
+        await provider.readers().acquire()
+        with pytest.raises(Rest):
+            flight._stand_in_line()
+        flight.leave()
+        return len(provider.readers()._line)
+
+    assert asyncio.run(story()) == 0
+    ground.close()

@@ -1,7 +1,7 @@
 """How many may be at something at once at one server, and who waits for that: with a task, or without one."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from typing import Literal
@@ -46,7 +46,7 @@ class Readers(asyncio.Semaphore):
     def __init__(self, value: int, crowded: Callable[[], bool] = lambda: False) -> None:
         super().__init__(value)
         self._crowded = crowded
-        self._line: deque[Callable[[], bool]] = deque()
+        self._line: OrderedDict[Callable[[], None], None] = OrderedDict()
         self._later: asyncio.TimerHandle | None = None
 
     @property
@@ -54,13 +54,19 @@ class Readers(asyncio.Semaphore):
         """Whether one more reader had to wait; whoever stands in line then is called some day."""
         return self.locked() or self._crowded()
 
-    def stand_in_line(self, call: Callable[[], bool]) -> None:
-        """Call it when it is its turn, unless it says then that it waits no more.
+    def stand_in_line(self, call: Callable[[], None]) -> None:
+        """Call it when it is its turn; whoever is called takes a place, or calls the next one in its stead."""
+        self._line[call] = None
 
-        Whoever is called takes a place, or calls the next one in its stead.
-        """
-        self._line.append(call)
         self._call_later()
+
+    def stands_in_line(self, call: Callable[[], None]) -> bool:
+        """Tell whether it is yet to be called."""
+        return call in self._line
+
+    def leave_line(self, call: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._line.pop(call, None)
 
     async def acquire(self) -> Literal[True]:
         """Wait for a place, and take it; where one is left, or was not taken after all, the next is called."""
@@ -75,10 +81,10 @@ class Readers(asyncio.Semaphore):
         self.call_next()
 
     def call_next(self) -> None:
-        """Call the first of the line that still waits, where a place is free."""
-        while self._line and not self.busy:
-            if self._line.popleft()():
-                return
+        """Call the first of the line, where a place is free."""
+        if self._line and not self.busy:
+            call, _ = self._line.popitem(last=False)
+            call()
         self._call_later()
 
     def _call_later(self) -> None:

@@ -158,15 +158,16 @@ def start_cancelling(hold: Hold) -> None:
         hold.note("cancelling")
 
 
-def crashed(hold: Hold, delay: float, most: float) -> bool:
+def crashed(hold: Hold, delay: float, most: int | None) -> bool:
     """Let a run go for a while, as it is, after a bug of ours; false when that happened too often.
 
-    Its provider run is kept: the next owner goes on with it, so a bug costs time and not a second response.
+    Its provider run is kept: the next owner goes on with it, so a bug costs time and not a second response. Without
+    `most` it is not counted.
     """
-    crashes = hold.row.crashes + 1
-    if crashes >= most:
-        return False
-    hold.change_attempt(crashes=crashes)
+    if most is not None:
+        if (crashes := hold.row.crashes + 1) >= most:
+            return False
+        hold.change_attempt(crashes=crashes)
     hold.change(owner=None, due_at=FromNow(delay))
     hold.note("crashed", delay=round(delay, 3))
     return True
