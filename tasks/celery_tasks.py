@@ -8,12 +8,12 @@ from typing import Any
 from celery import shared_task
 from celery.exceptions import Ignore
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from tasks import runs
 from worker import doorbell, maintenance, messenger, wire
 from worker.errors import UsageError
 from worker.producer import producer
+from worker.store.database import PASSING
 
 _REQUEST = TypeAdapter(runs.RunRequest)
 _CONVERSATIONS = 500
@@ -34,8 +34,9 @@ def dispatch(queue: str) -> None:
     ignore_result=False,  # what cannot be run ends here, and whoever waits on the task's id must be told
     throws=(UsageError,),
     # A database that is away is no reason to lose a submit that the broker has accepted.
-    autoretry_for=(OperationalError, InterfaceError),
+    autoretry_for=PASSING,
     retry_backoff=True,
+    retry_backoff_max=30,  # seconds; Celery's ten minutes are longer than most failovers
     max_retries=None,
 )
 def submit(self: Any, **request: Any) -> dict[str, str]:
@@ -72,7 +73,7 @@ def ring_due() -> None:
 
 @shared_task(name=wire.CLEAN)
 def clean() -> None:
-    """Delete what is old: events of ended runs, and conversations at the provider, so many at a time."""
+    """Delete what is old: events of ended runs, and conversations that no run needs any more, so many at a time."""
     door = producer()
     send = partial(messenger.send, door.settings) if door.settings.has_key else None
     maintenance.clean(door.database, door.settings, send, most=_CONVERSATIONS)

@@ -77,12 +77,12 @@ class Calls:
         outputs = await self._run_all(ready)
         doubtful = [call for call, output in outputs.items() if output is None]
         await self._ask(doubtful, "in_doubt")
+        for call in calls:  # before the park: an expired question that stayed undecided would make the run due at once
+            if call.output is None and call not in outputs and call not in asking:
+                outputs[call] = await self._write_off(call)
         if asking or doubtful:
             self._pace.heed()
             raise Parked
-        for call in calls:
-            if call.output is None and call not in outputs:
-                outputs[call] = await self._write_off(call)
         return [
             Answer(call.call_id, outputs.get(call) or call.output or "", call.name, call.arguments) for call in calls
         ]

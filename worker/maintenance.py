@@ -1,12 +1,12 @@
 """What the scheduler has done now and then: each duty may be done twice, and by any worker."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from worker.backends.places import Place
+from worker.backends.places import PROTOCOLS, Place
 from worker.errands import Errand, Outcome, Send, Target
 from worker.settings import Settings
 from worker.store import claiming, cleaning
@@ -46,27 +46,30 @@ def clean(
 ) -> Cleaned:
     """Delete what is older than `days` or, without them, than the settings say, and log what it was.
 
-    Without a way to the provider only events go. A dry run counts both and deletes nothing. `most` and `tell` are those
-    of delete_conversations.
+    A dry run counts both and deletes nothing. `send`, `most` and `tell` are those of delete_conversations.
     """
     cleaned = Cleaned(prune_events(database, settings.events_days if days is None else days, dry_run=dry_run))
     if dry_run:
-        cleaned.conversations = count_conversations(database, settings, days)
+        cleaned.conversations = count_conversations(database, settings, send, days)
         return cleaned
-    if send:
-        delete_conversations(database, _conversations_days(settings, days), send, cleaned, most=most, tell=tell)
+    delete_conversations(database, _conversations_days(settings, days), send, cleaned, most=most, tell=tell)
     _log.info("cleaned", events=cleaned.events, conversations=cleaned.conversations, failed=dict(cleaned.failed))
     return cleaned
 
 
-def count_conversations(database: Database, settings: Settings, days: float | None = None) -> int:
+def count_conversations(database: Database, settings: Settings, send: Send | None, days: float | None = None) -> int:
     """Count the conversations that `clean` would delete."""
     with database.read() as connection:
-        return cleaning.count_conversations(connection, _conversations_days(settings, days))
+        return cleaning.count_conversations(connection, _conversations_days(settings, days), _within_reach(send))
 
 
 def _conversations_days(settings: Settings, days: float | None) -> float:
     return settings.conversations_days if days is None else days
+
+
+def _within_reach(send: Send | None) -> Collection[str]:
+    """Return the protocols whose conversations can be deleted: without a way to any provider those that we keep."""
+    return [name for name, can in PROTOCOLS.items() if send or not can.keeps]
 
 
 def prune_events(database: Database, days: float, *, dry_run: bool = False) -> int:
@@ -84,21 +87,23 @@ def prune_events(database: Database, days: float, *, dry_run: bool = False) -> i
 def delete_conversations(
     database: Database,
     days: float,
-    send: Send,
+    send: Send | None,
     cleaned: Cleaned,
     *,
     most: float = float("inf"),
     tell: Callable[[int], None] = lambda _count: None,
 ) -> None:
-    """Delete at the provider the conversations that no run has needed for so many days, `most` at most.
+    """Delete the conversations that no run has needed for so many days, `most` at most.
 
-    Each is taken from its thread first, under the thread's lock, so that no new run can be using it. A page of which
-    nothing could be deleted ends it: the provider is away. `tell` gets the number of those that were tried.
+    Without a way to the provider those go that we keep ourselves. Each is taken from its thread first, under the
+    thread's lock, so that no new run can be using it. A page of which nothing could be deleted ends it: the provider is
+    away. `tell` gets the number of those that were tried.
     """
     after, size = "", _FIRST
     while cleaned.conversations < most:
         with database.read() as connection:
-            page = cleaning.old_conversations(connection, days, int(min(size, most - cleaned.conversations)), after)
+            limit = int(min(size, most - cleaned.conversations))
+            page = cleaning.old_conversations(connection, days, limit, after, _within_reach(send))
         if not page:
             return
         outcomes = _delete(database, [one for one in page if _release(database, one.id, days)], send)
@@ -111,10 +116,10 @@ def delete_conversations(
             return
 
 
-def _delete(database: Database, conversations: Sequence[Target], send: Send) -> list[Outcome]:
+def _delete(database: Database, conversations: Sequence[Target], send: Send | None) -> list[Outcome]:
     """Delete them where they are: at their provider, and those that we keep, here."""
     outcomes = [Outcome(one) for one in conversations if not _is_there(one)]
-    if there := [one for one in conversations if _is_there(one)]:
+    if send and (there := [one for one in conversations if _is_there(one)]):
         outcomes += send(Errand.DELETE, there)
     gone = [outcome.target.id for outcome in outcomes if outcome.error is None]
     if gone:

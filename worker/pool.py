@@ -10,22 +10,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from worker.crashpoints import reach
 from worker.retries import backoff
 from worker.store import held
 from worker.store.claiming import Claim
-from worker.store.database import UNUSABLE, Database, explain
+from worker.store.database import PASSING, UNUSABLE, Database, explain
 from worker.store.held import Busy, Hold, Job, Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _LONGEST_WAIT = 5.0
-# InternalError is also what a standby says that a failover has not yet promoted.
-_PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 _MOST = 500  # units in one commit
 _CROWD = 250  # that wait for the next one
 _GATHER = 0.01  # seconds that units wait for those of other runs, where some have come shortly before
@@ -175,7 +172,7 @@ class StorePool:
                 work = asyncio.get_running_loop().run_in_executor(self._pool, whole)
                 work.add_done_callback(_seen)
                 return await asyncio.shield(work)
-            except _PASSING as error:
+            except PASSING as error:
                 if _is_a_mistake(error):
                     raise
                 failures += 1

@@ -18,7 +18,7 @@ from worker.store.database import Database
 app = typer.Typer()
 
 _SHOWN = 20
-_NO_KEY = "OPENAI_API_KEY: not set, so the provider was not asked"
+_NO_KEY = "OPENAI_API_KEY: not set, nor any RUNWRIGHT_KEY_…, so the provider was not asked"
 
 
 @app.command()
@@ -93,9 +93,9 @@ def cleanup(
     """Delete old events here and, at the provider, conversations that no run has needed for long."""
     door = producer()
     send = errands.send if door.settings.has_key else None
-    with bar("conversations", maintenance.count_conversations(door.database, door.settings, days)) as done:
+    with bar("conversations", maintenance.count_conversations(door.database, door.settings, send, days)) as done:
         cleaned = maintenance.clean(door.database, door.settings, send, days=days, dry_run=dry_run, tell=done)
-    if send is None and not dry_run:
+    if send is None:
         note(_NO_KEY)
     if as_json:
         emit(asdict(cleaned))

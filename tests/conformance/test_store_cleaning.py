@@ -9,10 +9,12 @@ from sqlalchemy import func, insert, select, update
 
 from tests.conformance.ground import PLACE, Ground
 from worker import maintenance
+from worker.backends.places import PROTOCOLS, Place
 from worker.dbtime import from_now
 from worker.errands import Errand, Outcome, Target
 from worker.maintenance import Cleaned
-from worker.models import Conversation, EventRow, Run, Thread, ToolCall
+from worker.models import Conversation, EventRow, Item, Run, Thread, ToolCall
+from worker.settings import Settings
 from worker.store import asking, cleaning, submitting
 
 DAY = 86_400.0
@@ -36,17 +38,18 @@ class Provider:
             yield Outcome(one, error=error)
 
 
-def ended(ground: Ground, thread: str, at: float = OLD) -> str:
+def ended(ground: Ground, thread: str, at: float = OLD, place: str = PLACE) -> str:
     """Return a run that ended then, in a conversation that has the thread's name."""
     run = ground.submit(thread)
     ground.settle(ground.take())
-    of_thread = {"thread_id": thread, "place": PLACE, "created_at": from_now(OLD)}
+    of_thread = {"thread_id": thread, "place": place, "created_at": from_now(OLD)}
     with ground.database.write() as connection:
         connection.execute(update(Run).where(Run.id == run).values(finished_at=from_now(at)))
         connection.execute(update(EventRow).where(EventRow.run_id == run).values(at=from_now(at)))
         connection.execute(insert(Conversation).values(id=f"conv_{thread}", **of_thread))
         connection.execute(update(Thread).where(Thread.id == thread).values(provider_id=f"conv_{thread}"))
         connection.execute(insert(ToolCall).values(run_id=run, **CALL))
+        connection.execute(insert(Item).values(conversation_id=f"conv_{thread}", item={}))
     return run
 
 
@@ -117,6 +120,22 @@ def test_a_cleanup_is_bounded(booted: Ground) -> None:
         ended(booted, f"t{number}")
     assert clean(booted, Provider(*["connection_error: away"] * 3)).failed == {"connection_error": 3}
     assert [clean(booted, Provider(), most=2).conversations for _ in range(3)] == [2, 1, 0]
+
+
+def test_without_a_key_what_we_keep_ourselves_goes(booted: Ground) -> None:
+    """Expected: conversations in our own database are counted and deleted with their items, those elsewhere stay."""
+    for protocol in PROTOCOLS:
+        ended(booted, protocol, place=str(Place(protocol, "http://127.0.0.1:11434/v1")))
+    settings = Settings.from_env({})
+    assert maintenance.count_conversations(booted.database, settings, None) == 2
+    cleaned = Cleaned()
+    maintenance.delete_conversations(booted.database, 90, None, cleaned)
+    assert cleaned == Cleaned(0, 2)
+    with booted.database.read() as connection:
+        left = set(connection.execute(select(Item.conversation_id)).scalars())
+    assert left == {"conv_responses", "conv_assistants"}
+    assert thread_of(booted, "responses").provider_id == "conv_responses"
+    assert maintenance.count_conversations(booted.database, settings, Provider().send) == 2
 
 
 def test_a_new_run_keeps_the_conversation(booted: Ground) -> None:

@@ -140,16 +140,19 @@ def test_a_doctor_s_visit(cli: Cli, door: Producer) -> None:
     assert f"warn   {expected}" in warned.out
 
 
-def test_without_a_key_only_events_go(cli: Cli, door: Producer) -> None:
-    """A worker's scheduled cleanup and the command leave the provider's conversations to one that has the key."""
-    submitted(cli, "t")
-    end(door, "server_error")
-    opened(door, "t", "conv_1")
-    rested(door, "t")
+def test_without_a_key_what_the_provider_keeps_stays(cli: Cli, door: Producer) -> None:
+    """A worker's scheduled cleanup and the command leave its conversations to one that has the key, and say so."""
+    for thread, place in (("there", "responses - OPENAI_API_KEY"), ("here", "chat - -"), ("too", "chat - -")):
+        submitted(cli, thread)
+        end(door, "server_error")
+        opened(door, thread, f"conv_{thread}", place)
+    rested(door, "here")
     celery_tasks.clean()
-    assert cli("cleanup", "--dry-run", "--json").json() == {"events": 0, "conversations": 1, "failed": {}}
+    rested(door, "there")
+    rested(door, "too")
+    assert cli("cleanup", "--dry-run", "--json").json() == {"events": 6, "conversations": 1, "failed": {}}
     ended = cli("cleanup")
-    assert (ended.out, "so the provider was not asked" in ended.err) == ("deleted 0 events and 0 conversations\n", True)
+    assert (ended.out, "so the provider was not asked" in ended.err) == ("deleted 6 events and 1 conversations\n", True)
 
 
 @pytest.fixture
@@ -165,10 +168,10 @@ def provider(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 LONG_AGO = from_now(-100 * 86_400)
 
 
-def opened(door: Producer, thread: str, conversation: str) -> None:
+def opened(door: Producer, thread: str, conversation: str, place: str = "responses - OPENAI_API_KEY") -> None:
     """Give the thread a conversation that was begun long ago."""
     with door.database.write() as connection:
-        row = {"id": conversation, "thread_id": thread, "created_at": LONG_AGO}
+        row = {"id": conversation, "thread_id": thread, "place": place, "created_at": LONG_AGO}
         connection.execute(insert(Conversation).values(**row))
         connection.execute(update(Thread).where(Thread.id == thread).values(provider_id=conversation))
 

@@ -142,6 +142,21 @@ def test_show_says_when_a_parked_run_is_looked_at(ground: Ground) -> None:
     assert "parked" not in cli("show", run_id)
 
 
+def test_show_says_nothing_of_the_provider_where_a_fault_is_waited_out(ground: Ground) -> None:
+    """Expected: a run that was let go before anything was created, or after, with no look ahead, is not parked."""
+    ground.boot()
+    run_id = ground.submit()
+    for created in (False, True):
+        claim = ground.take()
+        if created:
+            ground.commit(claim, progress.intend, 0, None)
+            ground.commit(claim, progress.created, 0, "resp_1", "req_1")
+        ground.commit(claim, settling.crashed, 240.0, 9)
+        assert "parked" not in cli("show", run_id)
+        assert json.loads(cli("show", run_id, "--json"))["next_look_at"] is None
+        ground.make_due(run_id)
+
+
 def test_the_timeline_for_programs_is_raw(ground: Ground) -> None:
     """The events and the rows of the attempts, beside what `show` gives anyway."""
     told = json.loads(cli("show", eventful(ground), "--events", "--json"))

@@ -20,7 +20,7 @@ from worker.lifecycle import Status
 from worker.models import ToolCall
 from worker.pace import Held, Pace
 from worker.response import Asked, Usage
-from worker.store import assistants, ledger, progress, settling
+from worker.store import assistants, deciding, ledger, progress, settling
 from worker.store.asking import ask_cancel
 from worker.store.claiming import Claim
 
@@ -171,6 +171,28 @@ def test_a_call_that_was_answered_meanwhile_does_not_run(ground: Ground, monkeyp
     monkeypatch.setattr(ledger, "still_open", answered_behind)
     answers(ground, claim)
     assert (kept(ground).output, kept(ground).starts, _ran) == ("a person paid", 0, [])
+
+
+def test_a_question_that_expired_is_answered_while_another_is_still_asked(ground: Ground) -> None:
+    """Expected: the run waits for the one that is left, and is due once a person has answered that."""
+    config = {"model": "m", "tools": ["peek", "pay"], "approval": ["peek"]}
+    ground.assistant_id = ground.write(assistants.apply, "caller", config)[0].id
+    ground.submit()
+    claim = ground.take()
+    ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, "")
+    calls = [Asked("c1", "peek", "{}"), Asked("c2", "pay", "{}")]
+    ground.commit(claim, progress.need_tools, effects={}, step=0, calls=calls, usage=Usage(), last_item=None)
+    ground.commit(claim, deciding.ask, ["c1"], "approval", -1.0)
+    ground.commit(claim, ledger.start, ["c2"])
+    ground.commit(claim, deciding.ask, ["c2"], "in_doubt", 60.0)
+    ground.hand_over(claim)
+    bench = parts(ground, Provider(Pending()), peek, pay, in_doubt="ask")
+    asyncio.run(drive_on(Held(ground.take()), bench))
+    assert ground.claimed() == []
+    with ground.database.read() as connection:
+        expired, asked = ledger.still_open(connection, "t")
+    assert (expired.decision, asked.question, asked.decision) == ("expired", "in_doubt", None)
+    assert ground.write(deciding.answer, claim.run_id, "c2", by="ann", output="paid").queue == "default"
 
 
 def test_a_cancel_leaves_a_call_its_output_that_ends_meanwhile(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,20 @@ def main() -> None:
     REFERENCE.write_text(text)
 
 
+def codes() -> set[str]:
+    """Return the codes of errors that are written out where they are raised or told, the provider's own left out."""
+    found = set()
+    for file in (ROOT / "worker").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name(id="ProviderError" | "Failed") | ast.Attribute(attr="cut" | "_failed"),
+                    args=[ast.Constant(value=str(code)), *_],
+                ):
+                    found.add(code)
+    return found - {"conversation_locked", "server_error"}
+
+
 # ── what the documents say ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -194,6 +208,14 @@ def test_the_reference_lists_what_the_code_has(name: str) -> None:
 def test_the_tables_of_the_reference_are_whole(heading: str, names: set[str]) -> None:
     """The first column of each table holds exactly the names that the code has."""
     assert listed(heading) == names
+
+
+def test_the_reference_lists_the_codes_of_errors() -> None:
+    """Every code of our own has its row, or is among those that end no attempt."""
+    found = codes()
+    assert found >= {"max_steps", "missing_key", "too_long"}
+    section = REFERENCE.read_text().split("### Error codes of our own\n")[1].split("\n## ")[0]
+    assert found - set(re.findall(r"`(\w+)`", section)) == set()
 
 
 def test_the_reference_says_of_each_command_what_json_prints() -> None:

@@ -17,7 +17,7 @@ from worker.lifecycle import Status
 from worker.models import ToolCall
 from worker.parts import Parts
 from worker.response import Asked, Usage
-from worker.store import assistants, claiming, leases
+from worker.store import assistants, claiming, leases, reading
 
 NEEDS_TOOL = NeedsTools((Asked("c1", "pay", "{}"),), Usage(), "item_1")
 
@@ -151,6 +151,24 @@ def test_an_engine_that_dies_claims_nothing_more(busy: Busy, monkeypatch: pytest
     assert busy.engine.failed
     assert (busy.ground.status(late), busy.ground.row(late).fence) == (Status.QUEUED, 0)
     assert (busy.owner(busy.second), len(busy.provider.created)) == (None, 2)
+
+
+@pytest.mark.parametrize("busy", [{"tool_grace": 0.5}], indirect=True)
+def test_an_engine_that_dies_of_a_claim_ends_like_any_other(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: the tool has its grace, what waits is handed over, and the worker takes its leave of the database."""
+
+    def bug(_connection: Connection, *_args: Any) -> list[Any]:
+        raise RuntimeError("a bug of ours")
+
+    busy.call_tool()
+    monkeypatch.setattr(claiming, "claim", bug)
+    late = busy.ground.submit("late")
+    busy.engine.wake()
+    assert busy.died.wait(20)
+    assert busy.engine.failed
+    assert (busy.ground.status(late), busy.owner(busy.second)) == (Status.QUEUED, None)
+    with busy.ground.database.read() as connection:
+        assert reading.living_workers(connection) == []
 
 
 @pytest.mark.parametrize("busy", [{"tool_grace": 0.5}], indirect=True)

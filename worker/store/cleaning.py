@@ -3,7 +3,7 @@
 Only what the table of conversations says we created; a thread goes on in a fresh one that begins with its messages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, null, or_, select, update
@@ -45,15 +45,19 @@ def delete_events(connection: Connection, ids: Sequence[int]) -> int:
     return connection.execute(delete(EventRow).where(EventRow.id.in_(ids))).rowcount if ids else 0
 
 
-def old_conversations(connection: Connection, days: float, limit: int, after: str = "") -> list[Target]:
-    """Return conversations that no run has needed for so many days, by id, those behind `after`."""
-    rows = select(Conversation.id, Conversation.place).where(_unneeded(days), Conversation.id > after)
+def old_conversations(
+    connection: Connection, days: float, limit: int, after: str, protocols: Collection[str]
+) -> list[Target]:
+    """Return conversations of these protocols that no run has needed for so many days, by id, those behind `after`."""
+    rows = select(Conversation.id, Conversation.place).where(_unneeded(days), _spoken(protocols))
+    rows = rows.where(Conversation.id > after)
     return [Target(*row) for row in connection.execute(rows.order_by(Conversation.id).limit(limit))]
 
 
-def count_conversations(connection: Connection, days: float) -> int:
-    """Count the conversations that no run has needed for so many days."""
-    return connection.execute(select(func.count()).select_from(Conversation).where(_unneeded(days))).scalar_one()
+def count_conversations(connection: Connection, days: float, protocols: Collection[str]) -> int:
+    """Count the conversations of these protocols that no run has needed for so many days."""
+    old = select(func.count()).select_from(Conversation).where(_unneeded(days), _spoken(protocols))
+    return connection.execute(old).scalar_one()
 
 
 def release(connection: Connection, conversation: str, days: float) -> bool:
@@ -85,6 +89,10 @@ def _unneeded(days: float) -> ColumnElement[bool]:
     needed = exists().where(of_thread, or_(Run.finished_at.is_(None), Run.finished_at >= _ago(days)))
     idle = and_(Conversation.created_at < _ago(days), ~needed)
     return and_(Conversation.deleted_at.is_(None), or_(Conversation.left_at < _ago(days), idle))
+
+
+def _spoken(protocols: Collection[str]) -> ColumnElement[bool]:
+    return or_(*(Conversation.place.startswith(f"{protocol} ") for protocol in protocols))
 
 
 def _ago(days: float) -> from_now:

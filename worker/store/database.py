@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.urls import without_secret
 
@@ -17,6 +25,8 @@ _READ = "runwright_read"
 _IDLE_MS = 10_000  # between two statements of one of our transactions there are milliseconds
 _BUSY = 30.0  # seconds to wait for a lock of SQLite's
 UNUSABLE = "DATABASE_URL: the database cannot be used: "
+# A database that is busy or away. InternalError is also what a standby says that a failover has not yet promoted.
+PASSING = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 def explain(error: SQLAlchemyError) -> str:

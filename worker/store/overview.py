@@ -41,7 +41,7 @@ class QueueView:
     later: int
     """Queued for a time to come: a retry, or a start that was asked for."""
     parked: int
-    """Begun and set down until a due time: a person's answer, a pause after a fault."""
+    """Begun and set down until a due time: the next look, a person's answer, the end of a pause after a fault."""
     waiting: int
     """Behind another run of their thread."""
     in_flight: int

@@ -187,8 +187,12 @@ def refused(connection: Connection, run_id: str) -> list[str]:
 
 def next_look(connection: Connection, run_id: str) -> datetime | None:
     """Return when a run that no worker holds meanwhile is looked at again, None where it does not wait for that."""
-    parked = select(Run.due_at).where(Run.id == run_id, Run.status == Status.IN_PROGRESS.value, Run.owner.is_(None))
-    return connection.execute(parked.where(Run.due_at > from_now())).scalar_one_or_none()
+    of_attempt = (Attempt.run_id == Run.id) & (Attempt.number == Run.attempt)
+    let_go = select(Run.due_at).join(Attempt, of_attempt).where(Run.id == run_id, Run.owner.is_(None))
+    # As claiming tells it: else there is nothing at the provider, or it is a fault that is waited out.
+    parked = let_go.where(Attempt.provider_id.is_not(None), Attempt.looked_at >= Attempt.intent_at)
+    in_time = parked.where(Run.status == Status.IN_PROGRESS.value, Run.due_at > from_now())
+    return connection.execute(in_time).scalar_one_or_none()
 
 
 def news(connection: Connection, run_id: str, after: int) -> list[dict[str, Any]]:
