@@ -102,10 +102,12 @@ def parts(ground: Ground, provider: Provider | None, *functions: Callable[..., o
     registry = Registry(made for function in functions if (made := tool_of(function)))
     changes = {Settings.model_fields[name].alias or "": str(value) for name, value in settings.items()}
     chosen = Settings.from_env({"DATABASE_URL": ground.database.url, "OPENAI_API_KEY": "sk-test", **SOON, **changes})
-    backends = Backends(chosen, Prices.load()) if provider is None else One(chosen, provider)
+    store = StorePool(ground.database, 1)
+    real = Backends(chosen, Prices.load(), crowded=lambda: store.crowded)
+    backends = real if provider is None else One(chosen, provider)
     return Parts(
         settings=chosen,
-        store=StorePool(ground.database, 1),
+        store=store,
         backends=backends,
         registry=registry,
         executor=Executor(registry),

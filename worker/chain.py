@@ -16,7 +16,7 @@ from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.flight import Flight
 from worker.limits.gates import Admission
-from worker.live import is_published, voice
+from worker.live import voice
 from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
@@ -90,6 +90,7 @@ class Chain:
             self._flight = self._fly(Created(underway), age=self._claim.step_age, seen=self._claim.seen)
 
     def _fly(self, created: Created, *, age: float = 0.0, seen: float | None = None) -> Flight:
+        self._claim.input.clear()  # the provider has it
         return Flight(self._pace, self._backend, created, number=self.number, age=age, seen=seen)
 
     @property
@@ -170,8 +171,7 @@ class Chain:
             conversation=conversation,
             config=self._claim.config,
             tools=(),
-            # A step goes on from the calls of the one before; where they are answered already, the run asks anew.
-            input=() if calls.continues else self._claim.input,
+            input=() if calls.continues else self._input(),
             answers=answers,
             stream=self._claim.config.get("stream", self._settings.stream == "on"),
             history=await self._conversation.kept(),
@@ -179,6 +179,12 @@ class Chain:
             earlier=await calls.earlier() if self._can.holds else (),
         )
         return step if self._lost else await self._to_create(step, repair=self._conversation.last_item is None)
+
+    def _input(self) -> list[object]:
+        """Return what the run asks; under this claim only until the provider has it."""
+        if self.number > self._claim.step:  # else the step would ask nothing, unnoticed
+            raise RuntimeError(f"step {self.number} goes on from no calls")
+        return list(self._claim.input)
 
     def _check_steps(self) -> None:
         most = self._claim.config.get("max_steps", self._settings.max_steps)
@@ -195,8 +201,7 @@ class Chain:
     async def _create_once(self, step: Step) -> Created | Failed | None:
         """Create the step when the provider's limits let it pass; None where nobody knows whether it has it."""
         limits, claim = self._parts.limits, self._claim
-        admitted = limits.at_once(step, claim)
-        if admitted is None:
+        if (admitted := limits.at_once(step, claim)) is None:
             with self._pace.held_back():
                 admitted = await self._pace.unless_told(partial(limits.admit, step, claim))
         with admitted:
@@ -240,8 +245,7 @@ class Chain:
         """Create it; what only lives on its connection may be left, and is, where the run is to end."""
         self._sent = monotonic()
         # From its beginning: what watchers have heard of an earlier try is void.
-        said = voice(self._pace.emit, step.number) if is_published(self._claim, self._settings) else None
-        heard = replace(step, on_text=said)
+        heard = replace(step, on_text=voice(self._claim, self._settings, self._pace.emit, step.number))
         if self._can.resumes:
             return await self._backend.create(heard)
         return await self._pace.unless_told(lambda: self._backend.create(heard), stop=False)
@@ -339,7 +343,8 @@ class Chain:
         if self._flight is not None or self._previous is None:
             return None
         held = self._fly(Created(self._previous))
-        self._pace.last(self._settings.cancel_timeout)
-        last = await held.stopped()
+        with self._pace.apart():
+            self._pace.last(self._settings.cancel_timeout)
+            last = await held.stopped()
         self._previous, self._unclear = None, self._unclear or held.unclear
         return last

@@ -14,7 +14,7 @@ from worker.retries import backoff
 
 _log = structlog.get_logger(__name__)
 _WINDOWS_A_STEP = 2.0  # a window is a target: a step may take so many before the settings' limits hold
-_LINE = 10.0  # seconds after which a look goes out of its turn, should nobody call it
+_LINE = 10.0  # seconds after which one that stands in line sees for itself whether it has to
 
 
 class Flight:
@@ -24,7 +24,6 @@ class Flight:
         "_backend",
         "_began",
         "_following",
-        "_in_line",
         "_in_time",
         "_look_at",
         "_number",
@@ -60,7 +59,6 @@ class Flight:
         self._watch = Watch(pace.parts.looks, kind, self._began, seen=seen, patience=patience)
         # Where it is decided already: by the provider, or when the run was parked, since each claim is to be a look.
         self._look_at = None if seen is None else monotonic()
-        self._in_line = False
         self.unclear = False
         """Nobody knows whether it has ended."""
 
@@ -69,10 +67,10 @@ class Flight:
         if self._following is not None:
             self._following.close()
         self._following = None
-        if self._watch.stands:  # its turn may have come
-            self._in_line = False
+        if self._watch.stands:
             self._watch.leave()
-            self._backend.readers().call_next()
+            self._backend.readers().leave_line(self._called)
+            self._backend.readers().call_next()  # its turn may have come
 
     async def ended(self) -> Ended:
         """Look at it when its like may have ended, until it has or has taken too long.
@@ -95,7 +93,8 @@ class Flight:
 
     async def _until_due(self) -> None:
         if self._watch.stands:
-            self._in_line = False
+            self._pace.heed()
+            self._keep_in_line()
             return
         if self._look_at is not None:
             await self._pace.wait_until(self._look_at, self._watch.seen)
@@ -104,22 +103,25 @@ class Flight:
             while due := self._watch.due():
                 await self._pace.wait_until(due, self._watch.seen)
         self._pace.heed()
-        if self._backend.readers().locked():
+        if self._backend.readers().busy:
             self._stand_in_line()
 
     def _stand_in_line(self) -> None:
         """Rest until it is this look's turn: so many are due at once that they would fill the memory with tasks."""
-        self._in_line = True
         self._watch.stand()
         self._backend.readers().stand_in_line(self._called)
-        raise Rest(min(_LINE, self._pace.seconds_left()))
+        self._keep_in_line()
 
-    def _called(self) -> bool:
-        """Go on, since it is this look's turn; tells whether it still waits for that."""
-        if called := self._in_line:
-            self._in_line = False
-            self._pace.held.tell()
-        return called
+    def _keep_in_line(self) -> None:
+        """Rest for as long as nobody has called this look, and there is no place for it."""
+        readers = self._backend.readers()
+        if readers.busy and readers.stands_in_line(self._called):
+            raise Rest(min(_LINE, self._pace.seconds_left()))
+        readers.leave_line(self._called)
+
+    def _called(self) -> None:
+        """Go on, since it is this look's turn."""
+        self._pace.held.tell()
 
     def _within(self, look_after: float) -> float:
         """Take the provider's wish as far as ours go: no word of a server keeps a run waiting for ever."""
@@ -169,12 +171,9 @@ class Flight:
 
     async def _replace(self, code: str, message: str) -> Ended:
         """Stop the step so that it can be tried again; one that ended well all the same is taken as it is."""
-        own_end = self._pace.ends_at
-        self._pace.ends_at = min(own_end, monotonic() + self._settings.cancel_timeout)
-        try:
+        with self._pace.apart():
+            self._pace.ends_at = min(self._pace.ends_at, monotonic() + self._settings.cancel_timeout)
             last = await self.stopped()
-        finally:
-            self._pace.ends_at = own_end
         if isinstance(last, Done | NeedsTools):
             return last
         return Failed.after(last, code, message, transient=True)
@@ -182,6 +181,8 @@ class Flight:
     async def stopped(self) -> Ended | None:
         """Stop the step and return how it ended, which may be as if nobody had asked; None where nobody can tell."""
         self.leave()  # no event tells of a cancel
+        with self._pace.held_back():
+            await self._pace.until_leased()  # else it may be another worker's, who waits for it
         try:
             reach("outside.cancel.before")
             await self._pace.patiently(lambda: self._backend.cancel(self.id))

@@ -68,8 +68,10 @@ def is_published(claim: Claim, settings: Settings) -> bool:
     return not Place.of(claim.config, settings.backend).can.resumes
 
 
-def voice(emit: Callable[..., None], step: int) -> Callable[[str], None]:
-    """Return what is given the text of a step, from its beginning, piece by piece."""
+def voice(claim: Claim, settings: Settings, emit: Callable[..., None], step: int) -> Callable[[str], None] | None:
+    """Return what is given the text of a step, from its beginning, piece by piece; None where nobody is to hear it."""
+    if not is_published(claim, settings):
+        return None
     offset = 0
 
     def say(text: str) -> None:

@@ -18,8 +18,9 @@ from worker.store.claiming import Claim
 
 T = TypeVar("T")
 _LEASE_LOOK = 0.1
-_REST = 1.0  # seconds; for less a new task costs more than the one that waits
+_REST = 0.25  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
+_LONGEST = 3600.0  # seconds; no single answer keeps a run waiting for longer
 _TOLD = 3  # refusals of one request, after which the run's journal tells of them, once
 
 
@@ -171,6 +172,15 @@ class Pace:
         self.held.cancel, self.held.cancel_seen = False, True
         self.ends_at = monotonic() + seconds
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Let what is done inside have another end of its time than the run has."""
+        own_end = self.ends_at
+        try:
+            yield
+        finally:
+            self.ends_at = own_end
+
     async def pause(self, seconds: float) -> None:
         """Wait, unless there is something to heed."""
         self.heed()
@@ -249,7 +259,8 @@ class Pace:
                 failures += 1
                 if error.retry_after is None:
                     self.parts.outage.failed()
-                wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, error.retry_after)
+                told = None if error.retry_after is None else min(error.retry_after, _LONGEST)
+                wait = backoff(failures, self.settings.retry_min, self.settings.retry_max, told)
                 self.emit("provider.refused", code=error.code, failures=failures, seconds=round(wait, 2))
                 if failures == _TOLD:
                     await self.write(progress.refused, error.code, failures)

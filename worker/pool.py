@@ -24,6 +24,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _LONGEST_WAIT = 5.0
 _MOST = 500  # units in one commit
+_CROWD = 250  # that wait for the next one
 _GATHER = 0.01  # seconds that units wait for those of other runs, where some have come shortly before
 _SHORTLY = 0.05
 _Waiting = tuple[Job, asyncio.Future[Any]]
@@ -76,6 +77,11 @@ class StorePool:
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all(), name="commits")
         return await done
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many runs wait for a commit that more would only take memory."""
+        return len(self._waiting) >= _CROWD
 
     async def _commit_all(self) -> None:
         """Commit what waits until nothing does; what comes meanwhile gathers for the next commit."""

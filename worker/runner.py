@@ -1,6 +1,5 @@
 """One run's life, readable top to bottom: start or re-attach → wait → tools → submit → … → settle."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -137,13 +136,20 @@ class Runner:
     async def give_up(self, message: str, code: str = _BUG) -> None:
         """Let the run go for a while where this worker cannot carry it; one that none can time and again has failed."""
         delay = backoff(self._claim.attempt, self._settings.retry_min, self._settings.retry_max)
-        # In hours of looks by any worker, one that lacks its key comes time and again; the run's own time bounds that.
-        looking = self._claim.seen is not None and code != _BUG
-        if await self._pace.write(settling.crashed, delay, math.inf if looking else _MOST_CRASHES):
+        most: int | None = _MOST_CRASHES
+        if code != _BUG and self._is_for_a_look():
+            # In hours of looks by any worker, one that lacks its key comes time and again; the run's own time bounds
+            # that. Not at once: what goes on is claimed before what is to begin.
+            delay, most = min(max(delay, self._settings.park_after), self._pace.seconds_left()), None
+        if await self._pace.write(settling.crashed, delay, most):
             self._held.again_in = delay
             return self._pace.emit("run.crashed", message=message, seconds=round(delay, 2))
         self._chain.leave_if_open()
         return await self._settle(Event.FAIL, None, code, message)
+
+    def _is_for_a_look(self) -> bool:
+        """Tell whether the run was parked until the next look, and nothing else is to be done with it."""
+        return self._claim.seen is not None and not self._held.cancel and self._pace.seconds_left() > 0
 
     async def _cancel(self) -> None:
         """Stop the provider's run, wait until it has ended, and end ours as cancelled whatever it says."""

@@ -73,10 +73,11 @@ class WorkerService:
     def _parts(self) -> Parts:
         self._loop = asyncio.get_running_loop()
         settings = self.settings
-        backends = Backends(settings, self.prices)
+        store = StorePool(self.database, settings.database_pool)
+        backends = Backends(settings, self.prices, crowded=lambda: store.crowded)
         return Parts(
             settings=settings,
-            store=StorePool(self.database, settings.database_pool),
+            store=store,
             backends=backends,
             registry=self.registry,
             executor=Executor(

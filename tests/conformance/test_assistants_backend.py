@@ -326,7 +326,7 @@ def test_an_answer_cut_short() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"status": "failed", "last_error": {"code": "server_error", "message": "m"}}, ("server_error", True)),
+        ({"status": "failed", "last_error": {"code": "server_error", "message": KEY}}, ("server_error", True)),
         ({"status": "failed", "last_error": {"code": "rate_limit_exceeded"}}, ("rate_limit_exceeded", True)),
         ({"status": "failed", "last_error": {"code": "invalid_prompt"}}, ("invalid_prompt", False)),
         ({"status": "failed", "last_error": None}, ("failed_at_provider", False)),
@@ -341,6 +341,7 @@ def test_a_run_that_failed(changes: dict[str, Any], expected: Any) -> None:
     assert isinstance(failed, Failed)
     wanted = (f"{expected}_at_provider", False) if isinstance(expected, str) else expected
     assert ((failed.code, failed.transient), failed.usage.input_tokens) == (wanted, 10)
+    assert KEY not in failed.message
 
 
 @pytest.mark.parametrize(

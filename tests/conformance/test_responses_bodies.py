@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import answer, ask, completed, look, refused, saying, step, transience
+from tests.scripted import KEY, answer, ask, completed, look, refused, saying, step, transience
 from worker.backends.base import Done, Failed, NeedsTools
 from worker.response import HostedCall, Usage
 
@@ -96,6 +96,13 @@ def test_a_response_that_failed(changes: dict[str, Any], expected: tuple[str, bo
     assert isinstance(failed, Failed)
     assert ((failed.code, failed.transient), failed.usage.input_tokens) == (expected, 3)
     assert "\x00" not in failed.message
+
+
+def test_a_failure_that_repeats_the_key() -> None:
+    """Expected: a gateway that quotes the key of the request in its server's complaint gets it into no row."""
+    error = {"code": "server_error", "message": f"Incorrect API key provided: {KEY}."}
+    failed = ask(completed(status="failed", error=error), look)
+    assert failed.message == "Incorrect API key provided: [key]."
 
 
 def code(**changes: Any) -> dict[str, Any]:
@@ -198,3 +205,19 @@ def test_a_request_id_that_is_no_text_is_kept_as_some() -> None:
     said = answer(200, {"id": "resp_1"}, {"X-Request-Id": "req_\xff"})
     created = ask(saying(said), lambda backend: backend.create(step()))
     assert (created.id, created.request_id) == ("resp_1", "req_?")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": ["message"]},
+        {"type": "message", "role": ["user"]},
+        {"type": "function_call_output", "call_id": {"x": 1}},
+        {"type": "function_call", "call_id": ["x"]},
+    ],
+)
+def test_a_conversation_with_odd_items(odd: dict[str, Any]) -> None:
+    """Expected: an answer that cannot be read, which may pass: no bug of ours, and no call to answer."""
+    there = saying(answer(200, {"data": [odd, message_item()], "has_more": False}))
+    assert transience(refused(there, lambda backend: backend.adopt(step(), ""))) == "transient"
+    assert transience(refused(there, lambda backend: backend.tail("conv_1"))) == "transient"

@@ -62,7 +62,7 @@ def followed(created: Created) -> Following:
         (told("completed", output=[TEXT], usage={"input_tokens": 1, "output_tokens": 2}), Done),
         (told("completed", output=[CALL]), NeedsTools),
         (told("incomplete", output=[TEXT], incomplete_details={"reason": "max_output_tokens"}), Done),
-        (told("failed", error={"code": "server_error", "message": "Sorry"}), Failed),
+        (told("failed", error={"code": "server_error", "message": f"Sorry, {KEY}"}), Failed),
     ],
     ids=["completed", "calls", "incomplete", "failed"],
 )

@@ -221,6 +221,22 @@ def test_a_run_that_could_repeat_a_call_is_not_reopened(
     assert ground.write(asking.reopen, run, start_over=refused) == "default"
 
 
+def test_a_run_whose_calls_another_answers_first_is_not_reopened(ground: Ground) -> None:
+    """Expected: refused: the run that has the turn answers the open calls, so this one would start over behind it."""
+    run, behind = ground.submit(), ground.submit()
+    ground.boot()
+    claim = ground.take()
+    with_call(ground, claim, effects={"add": "once"})
+    ground.commit(claim, ledger.start, ["c1"])
+    ground.settle(claim, FAILED)
+    with pytest.raises(UsageError, match="start over and could call add a second time"):
+        ground.write(asking.reopen, run)
+    ground.settle(ground.take(), End(Event.COMPLETE, answered=True))
+    with ground.database.read() as connection:
+        assert ledger.still_open(connection, "t") == []
+    assert (ground.status(run), ground.status(behind)) == (Status.FAILED, Status.COMPLETED)
+
+
 def test_a_reopened_run_keeps_its_place(ground: Ground) -> None:
     """Expected: behind the run that has the turn now, before everything else of the thread."""
     first, second, third = (ground.submit() for _ in range(3))

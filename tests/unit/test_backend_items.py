@@ -71,6 +71,9 @@ def test_an_answer_that_was_cut_is_incomplete() -> None:
         pytest.param([stored(asked("hello")), stored(asked("hello")), said("good day")], id="the input twice"),
         pytest.param([stored(asked("hello")), said("a"), stored(asked("more")), said("b")], id="somebody went on"),
         pytest.param([said("before"), stored(asked("hello")), said("good day")], id="something before"),
+        pytest.param([{**asked("hello"), "content": 7}, said("good day")], id="a content that is none"),
+        pytest.param([{**asked("hello"), "content": [7]}, said("good day")], id="a part that is none"),
+        pytest.param([{**asked("hello"), "content": [{"type": []}]}, said("good day")], id="a part of no kind"),
     ],
 )
 def test_what_is_not_exactly_ours_is_not_adopted(items: list[Item]) -> None:

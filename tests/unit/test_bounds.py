@@ -2,29 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from worker.backends.bounds import Readers
 
 
-def caller(called: list[str], name: str, *, waits: bool = True) -> Callable[[], bool]:
-    """Return what notes that it is called and says whether it still waits."""
-
-    def call() -> bool:
-        called.append(name)
-        return waits
-
-    return call
+def caller(called: list[str], name: str) -> Callable[[], None]:
+    """Return what notes that it is called."""
+    return partial(called.append, name)
 
 
 def test_each_place_that_is_free_calls_one_who_still_waits() -> None:
-    """Expected: the first of the line; one who waits no more is passed over, and the next is called."""
+    """Expected: the first of the line; one who has left it is passed over, and the next is called."""
     called: list[str] = []
 
     async def story() -> list[list[str]]:
         readers = Readers(1)
         await readers.acquire()
-        for name in ("gone", "first", "second"):
-            readers.stand_in_line(caller(called, name, waits=name != "gone"))
+        calls = {name: caller(called, name) for name in ("gone", "first", "second")}
+        for call in calls.values():
+            readers.stand_in_line(call)
+        readers.leave_line(calls["gone"])
         seen = [called[:]]
         readers.release()
         seen.append(called[:])
@@ -32,7 +30,7 @@ def test_each_place_that_is_free_calls_one_who_still_waits() -> None:
         readers.release()
         return [*seen, called]
 
-    assert asyncio.run(story()) == [[], ["gone", "first"], ["gone", "first", "second"]]
+    assert asyncio.run(story()) == [[], ["first"], ["first", "second"]]
 
 
 def test_one_who_waits_with_a_task_goes_first() -> None:

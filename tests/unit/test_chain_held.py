@@ -116,12 +116,13 @@ def test_a_run_with_too_many_steps_ends_the_one_that_waits(ground: Ground) -> No
 
 
 def test_a_tool_that_is_missing_ends_the_one_that_waits(ground: Ground) -> None:
-    """Expected: the attempt has failed and its run is cancelled; the next one, elsewhere, begins another."""
+    """Expected: the attempt has failed and its run is cancelled; the next, elsewhere, begins another in its time."""
     run, provider = ground.submit(), Holding()
     claim = ground.take("w1")
     bench = parts(ground, provider, peek)
     asyncio.run(drive_and_lose_tool(Held(claim), bench, provider))
     assert provider.ends == ["thread/run 1"]
+    assert ground.row(run).seconds_left == pytest.approx(claim.seconds_left, abs=30)
     ground.make_due(run)
     asyncio.run(drive(Held(ground.take("w2")), parts(ground, provider, peek)))
     assert (ground.status(run), ground.row(run).attempt) == (Status.COMPLETED, 2)

@@ -9,12 +9,13 @@ from tests.conformance.ground import Ground
 from tests.scripted import EMPTY, Request, answer, saying, scripted
 from tests.servers import wait_until
 from tests.workbench import parts
+from worker import pool
 from worker.backends import bounds
 from worker.backends.places import Place
 from worker.backends.transport.connections import Http, Reply
 from worker.engine import Engine
 from worker.lifecycle import Status
-from worker.store import assistants
+from worker.store import assistants, progress
 
 CROWD = 4  # what waits for the one place of these servers, and one that has it
 
@@ -81,6 +82,35 @@ def test_a_worker_is_crowded_where_all_its_servers_are(ground: Ground) -> None:
         return [*found, bench.backends.crowded]
 
     assert asyncio.run(story()) == [False, True, False]
+
+
+def test_a_database_that_is_behind_stops_looks_and_claims(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: while so many runs wait behind a commit, no look is called and no run is claimed; then all goes on."""
+    monkeypatch.setattr(pool, "_CROWD", 2)
+    ground.boot()
+    runs = [ground.submit(None) for _ in range(3)]
+    claims = ground.claim()
+
+    async def story() -> list[bool]:
+        bench = parts(ground, None)
+        readers, called = bench.backends.at(Place("responses", "http://127.0.0.1:1/v1")).readers(), asyncio.Event()
+        found, waiting = [], []
+        with ground.database.write():
+            for claim in claims:
+                waiting.append(asyncio.create_task(bench.store.commit(claim, progress.mark_unknown)))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            readers.stand_in_line(called.set)
+            readers.call_next()
+            found += [bench.backends.crowded, readers.busy, called.is_set()]
+        async with asyncio.timeout(10):
+            await asyncio.gather(*waiting, called.wait())
+        found += [bench.backends.crowded, readers.busy]
+        await bench.close()
+        return found
+
+    assert len(claims) == len(runs)
+    assert asyncio.run(story()) == [True, True, False, False, False]
 
 
 def test_looks_leave_places_for_what_is_to_be_begun(monkeypatch: pytest.MonkeyPatch) -> None:

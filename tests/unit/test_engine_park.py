@@ -36,9 +36,13 @@ class Slow(Provider):
     def __init__(self) -> None:
         super().__init__(Pending(look_after=HOUR))
         self.answered = self.stopped = False
+        self.crashes = 0
 
     async def look(self, provider_id: str) -> Look:
         seen = await super().look(provider_id)
+        if self.crashes:
+            self.crashes -= 1
+            raise RuntimeError("a bug of ours")
         if self.answered:
             return Done("an answer", Usage(), "item_1")
         return Failed("cancelled", "it was stopped", Usage(), transient=False) if self.stopped else seen
@@ -65,6 +69,23 @@ class Parking:
         self.engines.append(Engine("node", ["default"], made, lambda _queues: None))
         self.engines[-1].start(lambda: None)
         return self.engines[-1]
+
+    def start_without_the_key(self, **settings: object) -> list[Place]:
+        """Start a worker that lacks the key; returns the places it looks for, as it does so."""
+        tried: list[Place] = []
+
+        def at(place: Place) -> Provider:
+            tried.append(place)
+            raise ProviderError("missing_key", "no key here", transient=True)
+
+        def made() -> Parts:
+            made = parts(self.ground, self.provider, poll_max=2 * HOUR, idle_poll=0.05, **settings)
+            made.backends.at = at  # type: ignore[method-assign]  # as where its variable is not set
+            return made
+
+        self.engines.append(Engine("lacking", ["default"], made, lambda _queues: None))
+        self.engines[-1].start(lambda: None)
+        return tried
 
     def park(self, timeout: float = 10 * HOUR) -> str:
         """Submit a run and return it when it is parked."""
@@ -176,28 +197,57 @@ def test_a_worker_without_the_key_does_not_fail_it(parking: Parking) -> None:
     """Expected: it comes more often than a crash is forgiven, and the run goes on with a worker that has the key."""
     run = parking.park()
     assert parking.engines[0].stop(20)
-    tried = []
-
-    def at(place: Place) -> Provider:
-        tried.append(place)
-        raise ProviderError("missing_key", "no key here", transient=True)
-
-    def made() -> Parts:
-        made = parts(parking.ground, parking.provider, poll_max=2 * HOUR, idle_poll=0.05)
-        made.backends.at = at  # type: ignore[method-assign]  # as where its variable is not set
-        return made
-
     parking.pass_an_hour(run)
-    lacking = Engine("lacking", ["default"], made, lambda _queues: None)
-    lacking.start(lambda: None)
+    tried = parking.start_without_the_key(park_after=0.05)
     wait_until(lambda: len(tried) > 4, "five claims")
-    assert lacking.stop(20)
+    assert parking.engines[-1].stop(20)
     assert parking.ground.status(run) is Status.IN_PROGRESS
     parking.provider.answered = True
     parking.pass_an_hour(run)
     parking.start()
     wait_until(lambda: parking.ground.row(run).finished_at, "its end")
     assert parking.ground.status(run) is Status.COMPLETED
+
+
+def test_a_bug_is_forgiven_however_often_a_worker_lacked_the_key(parking: Parking) -> None:
+    """Expected: the run goes on after one crash, in the same attempt."""
+    run = parking.park()
+    assert parking.engines[0].stop(20)
+    parking.pass_an_hour(run)
+    tried = parking.start_without_the_key(park_after=0.05)
+    wait_until(lambda: len(tried) > 4, "five claims")
+    assert parking.engines[-1].stop(20)
+    parking.provider.crashes, parking.provider.answered = 1, True
+    parking.pass_an_hour(run)
+    parking.start()
+    wait_until(lambda: parking.ground.row(run).finished_at, "its end")
+    assert (parking.ground.status(run), parking.provider.crashes) == (Status.COMPLETED, 0)
+
+
+def test_workers_without_the_key_come_seldom(parking: Parking) -> None:
+    """Expected: as seldom as for looks that are far off: what goes on is claimed first, and nothing else would be."""
+    run = parking.park()
+    assert parking.engines[0].stop(20)
+    parking.pass_an_hour(run)
+    tried = parking.start_without_the_key()
+    wait_until(lambda: tried and parking.ground.row(run).owner is None, "that it is let go")
+    with parking.ground.database.read() as connection:
+        assert connection.execute(select(Run.id).where(Run.due_at > from_now(20))).all()
+
+
+@pytest.mark.parametrize(("asked", "status"), [("time", Status.FAILED), ("cancel", Status.CANCELLED)])
+def test_it_ends_although_no_worker_has_the_key(parking: Parking, asked: str, status: Status) -> None:
+    """Expected: with its time, or with a cancel, once some workers have tried."""
+    run = parking.park()
+    assert parking.engines[0].stop(20)
+    if asked == "cancel":
+        parking.ground.write(asking.ask_cancel, run)
+    else:
+        with parking.ground.database.write() as connection:
+            connection.execute(update(Run).values(due_at=from_now(), deadline_at=from_now()).where(Run.id == run))
+    parking.start_without_the_key()
+    wait_until(lambda: parking.ground.row(run).finished_at, "its end")
+    assert parking.ground.status(run) is status
 
 
 def test_who_goes_on_after_the_death_of_the_one_who_looked_says_so(parking: Parking) -> None:

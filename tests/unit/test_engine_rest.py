@@ -17,7 +17,7 @@ from worker.backends.bounds import Readers
 from worker.engine import Engine
 from worker.flight import Flight
 from worker.lifecycle import Status
-from worker.models import EventRow
+from worker.models import EventRow, Message
 from worker.pace import Held, Pace, Rest
 from worker.response import Usage
 from worker.store import asking, leases
@@ -109,6 +109,17 @@ def test_it_is_cancelled(resting: Resting) -> None:
     assert (resting.row().status, resting.provider.stopped) == (Status.CANCELLED, True)
 
 
+def test_it_keeps_no_input(resting: Resting) -> None:
+    """Expected: what the provider has takes no memory here, and is a message of the thread when it ends."""
+    (held,) = resting.engine._held.values()
+    assert held.claim.input == []
+    resting.ground.write(asking.ask_cancel, resting.run)
+    wait_until(lambda: resting.row().finished_at, "its end")
+    with resting.ground.database.read() as connection:
+        said = connection.execute(select(Message.role, Message.content)).all()
+    assert [tuple(row) for row in said] == [("user", ["hello"])]
+
+
 @pytest.mark.parametrize("resting", [3.0], indirect=True)
 def test_it_ends_when_its_time_is_over(resting: Resting) -> None:
     """Expected: expired, long before its next look."""
@@ -158,10 +169,6 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
     ground.submit()
     called: list[str] = []
 
-    def call() -> bool:
-        called.append("next")
-        return True
-
     async def story() -> None:
         pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
         flight = Flight(pace, provider, Created("response"), number=0)
@@ -169,7 +176,7 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
         await readers.acquire()
         with pytest.raises(Rest):
             flight._stand_in_line()
-        readers.stand_in_line(call)
+        readers.stand_in_line(partial(called.append, "next"))
         readers.release()
         assert called == []
         flight.leave()
@@ -177,3 +184,48 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
     asyncio.run(story())
     ground.close()
     assert called == ["next"]
+
+
+def test_nobody_leaves_the_line_while_there_is_no_place(sqlite_url: str) -> None:
+    """Expected: one that rests for as long as it may is no task among those that wait, but rests again."""
+    ground, provider = Ground(sqlite_url), Busy()
+    ground.boot()
+    ground.submit()
+    provider.may_answer.set()
+
+    async def story() -> Done:
+        pace = Pace(Held(ground.take()), parts(ground, provider, poll_min=0.01), lambda: True)
+        flight = Flight(pace, provider, Created("response"), number=0)
+        readers = provider.readers()
+        await readers.acquire()
+        for _ in range(3):
+            with pytest.raises(Rest):
+                await flight.ended()
+        assert pace.parts.looks.under_way == 1
+        readers.release()
+        ended = await flight.ended()
+        assert isinstance(ended, Done)
+        return ended
+
+    assert asyncio.run(story()).text == "answer"
+    ground.close()
+    assert provider.looked == ["response"]
+
+
+def test_who_is_left_is_in_the_line_no_more(sqlite_url: str) -> None:
+    """Expected: nothing of a step is kept that is waited for no longer, although the line does not move."""
+    ground, provider = Ground(sqlite_url), Busy()
+    ground.boot()
+    ground.submit()
+
+    async def story() -> int:
+        pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
+        flight = Flight(pace, provider, Created("response"), number=0)
+        await provider.readers().acquire()
+        with pytest.raises(Rest):
+            flight._stand_in_line()
+        flight.leave()
+        return len(provider.readers()._line)
+
+    assert asyncio.run(story()) == 0
+    ground.close()

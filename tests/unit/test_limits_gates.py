@@ -126,6 +126,28 @@ def test_the_first_create_goes_alone(claim: Claim) -> None:
     assert asyncio.run(story({})) == 50
 
 
+@pytest.mark.parametrize("rounds", range(4))
+def test_who_goes_away_as_the_first_answer_comes_is_gone(claim: Claim, rounds: int) -> None:
+    """Expected: a run that is told something in the very moment does not wait for limits that the answer tells of."""
+
+    async def story() -> bool:
+        gate = gates(fakeredis.FakeAsyncRedis())
+        first = gate.at_once(step(), claim)
+        assert first is not None
+        waiting = asyncio.create_task(gate.admit(step(), replace(claim, run_id="another")))
+        await asyncio.sleep(0.01)
+        with first:
+            first.failed(THROTTLED)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=10)
+        await gate.close()
+        return waiting.cancelled()
+
+    assert asyncio.run(story())
+
+
 def test_what_one_worker_learns_another_keeps_to(claim: Claim) -> None:
     """Expected: the second worker was never answered, and waits all the same; both say what they learnt."""
     told: list[tuple[str, Any]] = []

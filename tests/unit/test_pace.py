@@ -177,6 +177,28 @@ def test_what_stood_still_is_handed_over(ground: Ground, monkeypatch: pytest.Mon
     assert (held.handed_over, HOUR / 2 - 60 < left <= HOUR / 2) == (True, True)
 
 
+def test_no_answer_keeps_a_run_waiting_for_ever(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: where a limit is said to last for years, which would not age the run, it is asked again in an hour."""
+    ground.submit()
+    held = Held(ground.take())
+    answers = [ProviderError("http_429", "too many", transient=True, status=429, retry_after=1e9)]
+    paused: list[float] = []
+
+    async def pause(_pace: Pace, seconds: float) -> None:
+        paused.append(seconds)
+
+    async def request() -> None:
+        if answers:
+            raise answers.pop()
+
+    async def story() -> None:
+        await Pace(held, parts(ground, Provider()), lambda: True).patiently(request, whole=True)
+
+    monkeypatch.setattr(Pace, "_pause_or_outage", pause)
+    asyncio.run(story())
+    assert [HOUR <= seconds <= 1.1 * HOUR for seconds in paused] == [True]
+
+
 def test_a_provider_that_refuses_is_told_of(ground: Ground) -> None:
     """Expected: with the third refusal, and when it answers again; `show` says so in between."""
     ground.submit()

@@ -34,6 +34,7 @@ class Server:
     """An assistant names it; it is not that of OPENAI_BASE_URL."""
     opened: list[Http]
     """Where connections to it are noted."""
+    crowded: Callable[[], bool]
 
 
 def _responses(server: Server) -> Backend:
@@ -68,6 +69,7 @@ def _http(server: Server, streams: int = 0, headers: Mapping[str, str] | None = 
         streams=streams,
         headers=headers,
         foreign=server.foreign,
+        crowded=server.crowded,
     )
     server.opened.append(http)
     return http
@@ -89,13 +91,23 @@ MAKERS: Mapping[str, Callable[[Server], Backend]] = {
 class Backends:
     """Finds the backend of an assistant, or of a conversation; to be made on the loop that uses it."""
 
-    def __init__(self, settings: Settings, prices: Prices, requests: int | None = None) -> None:
-        """Make none yet; `requests` bounds those open at once at each server, in place of the setting."""
+    def __init__(
+        self,
+        settings: Settings,
+        prices: Prices,
+        requests: int | None = None,
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Make none yet; `requests` bounds those open at once at each server, in place of the setting.
+
+        Where the process is `crowded` elsewhere, as in its database, no server's runs are hurried on.
+        """
         self._settings = settings
         self._prices = prices
         self._requests = requests or settings.request_limit
         self._made: dict[Place, Backend] = {}
         self._opened: list[Http] = []
+        self._crowded = crowded
 
     def place(self, config: Mapping[str, Any]) -> Place:
         """Return where an assistant is served."""
@@ -109,11 +121,12 @@ class Backends:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many steps wait to be created that more runs would only wait, where they take most memory.
+        """Whether so many steps wait to be created, or written, that more runs would only wait, and take most memory.
 
-        Only where all known servers are crowded, since a further run may be one of any of them.
+        Of servers only where all that are known are crowded, since a further run may be one of any of them.
         """
-        return bool(self._opened) and all(http.bound.crowded for http in self._opened)
+        full = bool(self._opened) and all(http.bound.crowded for http in self._opened)
+        return full or self._crowded()
 
     def whose(self, config: Mapping[str, Any]) -> tuple[str, str]:
         """Return the server and the key that an assistant's limits belong to."""
@@ -138,7 +151,7 @@ class Backends:
         address = place.base_url or self._settings.openai_base_url
         foreign = place.base_url is not None
         shared = (self._settings, self._prices, self._requests)
-        server = Server(address, key or _NO_KEY, *shared, foreign, self._opened)
+        server = Server(address, key or _NO_KEY, *shared, foreign, self._opened, self._crowded)
         try:
             return make(server)
         except SettingsError as error:

@@ -87,7 +87,9 @@ class Gate:
         """Return when this create may go out, and whether a place was reserved: there is no limit, else."""
         if not self._is_limited():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._answered.wait(), _FIRST)
+                # Not wait_for: on Python 3.11 it drops a cancel that comes together with the answer.
+                async with asyncio.timeout(_FIRST):
+                    await self._answered.wait()
             self._answered.set()
             if not self._is_limited():
                 return False
@@ -121,7 +123,8 @@ class Gate:
                     heapq.heappush(self._waiting, waiter)
                 if rest:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._urgent.wait(), min(given.wait, _LONGEST))
+                        async with asyncio.timeout(min(given.wait, _LONGEST)):
+                            await self._urgent.wait()
         except Exception as error:  # noqa: BLE001 - a bug of ours: whoever waits must hear of it
             for waiter in (*batch, *self._waiting):
                 if not waiter.may_go.done():

@@ -51,13 +51,13 @@ def reopen(connection: Connection, run_id: str, *, start_over: bool = False) -> 
     if status not in REOPENABLE:
         reason = "has its result" if status is Status.COMPLETED else f"is still {status}"
         raise UsageError(f"run {run_id} {reason}; only failed, cancelled, expired and incomplete runs can be retried")
+    free = locks.is_free(connection, thread_id)
     if start_over:
         # Who asks for this takes the repetition on: from here on the old calls hinder no attempt.
         begun = update(ToolCall).where(ToolCall.run_id == run_id, ToolCall.effect == "once")
         connection.execute(begun.values(effect="idempotent"))
     else:
-        _refuse_to_repeat(connection, run_id)
-    free = locks.is_free(connection, thread_id)
+        _refuse_to_repeat(connection, run_id, waits=not free)
     connection.execute(
         update(Run)
         .where(Run.id == run_id)
@@ -82,12 +82,15 @@ def reopen(connection: Connection, run_id: str, *, start_over: bool = False) -> 
     return row.queue if free else None
 
 
-def _refuse_to_repeat(connection: Connection, run_id: str) -> None:
-    """Raise UsageError where the run would ask its model anew although a call began that must not run twice."""
+def _refuse_to_repeat(connection: Connection, run_id: str, *, waits: bool) -> None:
+    """Raise UsageError where the run would ask its model anew although a call began that must not run twice.
+
+    So would one that waits for its turn: the calls of a thread that are open are answered by whoever goes before.
+    """
     columns = (ToolCall.name, ToolCall.effect, ToolCall.starts, ToolCall.closed)
     calls = connection.execute(select(*columns).where(ToolCall.run_id == run_id)).all()
     begun = sorted({call.name for call in calls if call.effect == "once" and call.starts})
-    if begun and all(call.closed for call in calls):
+    if begun and (waits or all(call.closed for call in calls)):
         raise UsageError(
             f"run {run_id} would start over and could call {', '.join(begun)} a second time; "
             f"`runwright retry --start-over {run_id}` (start_over=True) does it all the same"

@@ -36,6 +36,7 @@ class Claim:
     max_attempts: int
     step: int
     input: list[Any]
+    """Emptied as soon as the provider has it: it may be a whole document, and thousands of runs wait."""
     metadata: dict[str, Any]
     store_result: bool
     on_end: dict[str, Any] | None
@@ -210,7 +211,7 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         run_id=row.id,
         thread_id=row.thread_id,
         seq=row.seq,
-        worker=sys.intern(row.owner),  # thousands of them are of one worker
+        worker=sys.intern(row.owner),  # thousands of them are of one worker, and of one batch
         fence=row.fence,
         status=Status(row.status),
         attempt=row.attempt,
@@ -220,7 +221,7 @@ def _claim_of(row: Any, assistant: Any) -> Claim:
         metadata=row.metadata,
         store_result=row.store_result,
         on_end=row.on_end,
-        batch_id=row.batch_id,
+        batch_id=row.batch_id and sys.intern(row.batch_id),
         priority=row.priority,
         assistant=assistant.name,
         config=assistant.config,

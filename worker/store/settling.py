@@ -4,16 +4,15 @@ Each raises LostClaim where the run is no longer its caller's.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, insert, literal, select, update
 
 from worker import locks
 from worker.backends.base import Item
 from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
-from worker.models import Conversation, Message, Outgoing, ToolCall
+from worker.models import Conversation, Message, Outgoing, Run, ToolCall
 from worker.response import Asked, HostedCall, Usage
 from worker.store import items, ledger, outbox
 from worker.store.gathered import NOW, FromNow
@@ -23,6 +22,10 @@ _LEAVE = (
     update(Conversation)
     .where(Conversation.thread_id.in_(bindparam("all", expanding=True)), Conversation.left_at.is_(None))
     .values(left_at=from_now())
+)
+_SAY_INPUT = insert(Message).from_select(
+    ["thread_id", "run_id", "role", "content"],
+    select(Run.thread_id, Run.id, literal("user"), Run.input).where(Run.id.in_(bindparam("all", expanding=True))),
 )
 
 
@@ -148,15 +151,16 @@ def start_cancelling(hold: Hold) -> None:
         hold.note("cancelling")
 
 
-def crashed(hold: Hold, delay: float, most: float) -> bool:
+def crashed(hold: Hold, delay: float, most: int | None) -> bool:
     """Let a run go for a while, as it is, after a bug of ours; false when that happened too often.
 
-    Its provider run is kept: the next owner goes on with it, so a bug costs time and not a second response.
+    Its provider run is kept: the next owner goes on with it, so a bug costs time and not a second response. Without
+    `most` it is not counted.
     """
-    crashes = hold.row.crashes + 1
-    if crashes >= most:
-        return False
-    hold.change_attempt(crashes=crashes)
+    if most is not None:
+        if (crashes := hold.row.crashes + 1) >= most:
+            return False
+        hold.change_attempt(crashes=crashes)
     hold.change(owner=None, due_at=FromNow(delay))
     hold.note("crashed", delay=round(delay, 3))
     return True
@@ -186,9 +190,9 @@ def _end_attempt(hold: Hold, end: End) -> None:
 
 
 def _write_messages(hold: Hold, end: End) -> None:
-    said: list[tuple[str, Any]] = [("user", hold.claim.input)]
+    """Write what was said; the input from the run's row, since no worker keeps it until then."""
+    hold.writes.each(_SAY_INPUT, hold.claim.run_id)
     if end.parts or end.output_text:
-        said.append(("assistant", list(end.parts) or [{"type": "text", "text": end.output_text}]))
-    for role, content in said:
-        row = {"thread_id": hold.claim.thread_id, "run_id": hold.claim.run_id, "role": role, "content": content}
-        hold.writes.insert(Message, row)
+        content = list(end.parts) or [{"type": "text", "text": end.output_text}]
+        whose = {"thread_id": hold.claim.thread_id, "run_id": hold.claim.run_id}
+        hold.writes.insert(Message, {**whose, "role": "assistant", "content": content})

@@ -24,7 +24,7 @@ from worker.backends.base import Created, Done, Ended, Look, NeedsTools, Opened,
 from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.transport.connections import Http, Reply, encode
-from worker.backends.transport.faults import CONVERSATION_GONE
+from worker.backends.transport.faults import CONVERSATION_GONE, kept_out
 from worker.errors import ProviderError
 from worker.prices import Prices
 from worker.response import Usage
@@ -185,7 +185,7 @@ class AssistantsBackend:
             return Pending(queued=run.status == "queued", look_after=meaning.look_after(reply.headers))
         if run.status == "requires_action":
             return NeedsTools(meaning.asked(run), Usage(), None)  # what it used is told for the whole run, at its end
-        return await self._ended(paths.split(provider_id)[0], run)
+        return kept_out(await self._ended(paths.split(provider_id)[0], run), self._http.key)
 
     async def _ended(self, thread: str, run: RunBody) -> Ended:
         """Say what a run has come to, with those that it went on from: their tokens and calls are the step's."""

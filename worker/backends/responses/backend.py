@@ -23,6 +23,7 @@ from worker.backends.responses.requests import asked_items, background_options, 
 from worker.backends.responses.streams import Stream
 from worker.backends.transport.bodies import Named, read
 from worker.backends.transport.connections import Http, Reply, encode
+from worker.backends.transport.faults import kept_out
 from worker.errors import ProviderError
 from worker.prices import Prices
 from worker.response import Usage
@@ -79,8 +80,7 @@ class ResponsesBackend:
         return Created(ident, reply.request_id, stream, headers=reply.headers)
 
     def _told(self, event: bytes) -> Look:
-        response = read(event, EndedEvent).response
-        return meaning(response, self._usage(response))
+        return self._meaning(read(event, EndedEvent).response)
 
     async def adopt(self, step: Step, after: str) -> Ended | None:
         """Find the step's result among the items that responses add to a conversation when they have ended.
@@ -109,8 +109,7 @@ class ResponsesBackend:
 
     async def look(self, provider_id: str) -> Look:
         """Retrieve the response and say what it means."""
-        response = (await self._http.send("GET", _path(provider_id))).read(ResponseBody)
-        return meaning(response, self._usage(response))
+        return self._meaning((await self._http.send("GET", _path(provider_id))).read(ResponseBody))
 
     async def cancel(self, provider_id: str) -> None:
         """Cancel the response; one that has ended already is left as it is."""
@@ -132,8 +131,8 @@ class ResponsesBackend:
         """Close the connections."""
         await self._http.close()
 
-    def _usage(self, response: ResponseBody) -> Usage:
-        return counted(response, self._prices) or Usage()
+    def _meaning(self, response: ResponseBody) -> Look:
+        return kept_out(meaning(response, counted(response, self._prices) or Usage()), self._http.key)
 
 
 def _created(reply: Reply) -> Created:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Discriminator, Tag
+from pydantic import AfterValidator, BaseModel, Discriminator, Tag
 
 from worker.backends.transport.bodies import Count, Details, Fault, Ident, Kept, Lenient, Moment, Named, NullIsEmpty
 
@@ -124,9 +124,23 @@ class EndedEvent(BaseModel):
     response: ResponseBody
 
 
+class _ItemInThere(BaseModel):
+    """What an item of a conversation is known by."""
+
+    id: str | None = None
+    type: str | None = None
+    role: str | None = None
+    call_id: str | None = None
+
+
+def _known(item: dict[str, Any]) -> dict[str, Any]:
+    _ItemInThere.model_validate(item)
+    return item
+
+
 class ItemsBody(BaseModel):
     """A page of a conversation's items, as they are."""
 
-    data: Annotated[list[dict[str, Any]], Kept, NullIsEmpty] = []
+    data: Annotated[list[Annotated[dict[str, Any], AfterValidator(_known)]], Kept, NullIsEmpty] = []
     has_more: bool = False
     last_id: Annotated[Ident | None, Lenient] = None

@@ -41,12 +41,14 @@ def _said(item: Item) -> tuple[Any, ...]:
     if item.get("type") in _ASKED:
         return (item.get("type"), item.get("call_id"))
     content = item.get("content")
-    parts = [content] if isinstance(content, str) else [_part(part) for part in content or ()]
+    parts = [_part(part) for part in content] if isinstance(content, list) else [content]
     return (item.get("type"), item.get("role"), *parts)
 
 
-def _part(part: Item) -> Any:
-    return part.get("text") if part.get("type") in {"input_text", "text"} else part.get("type")
+def _part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return part.get("text") if part.get("type") in ("input_text", "text") else part.get("type")
 
 
 def _ends(item: Item) -> bool:

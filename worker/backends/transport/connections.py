@@ -87,9 +87,11 @@ class Http:
         streams: int = 0,
         headers: Mapping[str, str] | None = None,
         foreign: bool = False,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make no connection yet; `timeout` (seconds) is for one request, `requests` bounds those open at once.
 
+        No look is called for while this process is `crowded` with runs that have been seen to have ended.
         `headers` go with each request, beside those of the openai client; a `foreign` server, which is not that of
         OPENAI_BASE_URL, gets none that the client takes from the environment.
         """
@@ -101,7 +103,7 @@ class Http:
         self.host = sdk.base_url.host
         self.bound = Bound(requests)
         # Those that only read leave some places: else thousands of looks would hold up what is to be begun.
-        self.readers = Readers(max(1, requests * 3 // 4))
+        self.readers = Readers(max(1, requests * 3 // 4), lambda: self.bound.crowded or crowded())
         self.places = asyncio.Semaphore(streams)
         """Those of the streams."""
         self._timeout = timeout

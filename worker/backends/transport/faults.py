@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from worker.backends.base import Failed, Look
 from worker.backends.transport.bodies import clean
 from worker.errors import ProviderError
 
@@ -127,6 +129,11 @@ def _message(status: int, headers: Mapping[str, str], told: Mapping[str, Any], k
 def without_key(message: str, key: str) -> str:
     """Take out the key that the request carried: servers and proxies repeat it in their complaints."""
     return message.replace(key, "[key]") if len(key) >= _KEY_LENGTH else message
+
+
+def kept_out(look: Look, key: str) -> Look:
+    """Return what a look has found, with the key taken out where it is a failure."""
+    return replace(look, message=without_key(look.message, key)) if isinstance(look, Failed) else look
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
