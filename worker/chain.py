@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Chain:
-    """The step in hand of one held run."""
+    """The step in hand of one held run; docs/architecture.md has a table of where it may stand, by these fields."""
 
     __slots__ = (
         "_admitted",

@@ -92,6 +92,13 @@ class Flight:
                 return await self._replace(*overdue)
 
     async def _until_due(self) -> None:
+        """Return when it is to be asked: its look is due, and there is a place for it.
+
+        Until it is due (`Watch.due`) the run rests without a task (`Rest`), and its alarm (`Held.rests`) leads here
+        again. From then on it stands (`Watch.stand`), so that who comes later pays for the crowd. Where no reader is
+        free it rests in their line, whose first is called by each place that is given back (`Readers.call_next`); being
+        told (`Held.tell`) leads here once more. The answer of the look ends the standing (`Watch.leave`).
+        """
         if self._watch.stands:
             self._pace.heed()
             self._keep_in_line()

@@ -179,7 +179,8 @@ def carry_out(connection: Connection, jobs: Sequence[Job], *, alone: bool = Fals
     """Carry out one job each of some runs in this transaction; returns their outcomes in order.
 
     None waits for a row that somebody else holds, so that nobody's long transaction holds up the others: such a job
-    ends with Busy. `alone` lets the one job wait.
+    ends with Busy. `alone` lets the one job wait. Of all jobs are written first the rows that others refer to, then
+    each run's own, since an end gives up its turn, then turns that are passed on and all the rest.
     """
     group = Group(connection, jobs)
     threads = sorted({job.claim.thread_id for job in jobs if job.unit in _under_thread})
