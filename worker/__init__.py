@@ -1,7 +1,7 @@
 """Everything a process needs to carry a run to its end.
 
     lifecycle   the statuses and the moves between them
-    models      the tables;  conditions: of their indexes;  dbtime: their clock;  locks: the turn of a thread
+    models      the tables;  conditions: of their indexes;  dbtime: their clock
     store/      every query, the only writer;  migrations/: Alembic
     backends/   the provider protocols;  response: what they say, in our words
     runner      one run's life, top to bottom;  pace: how it waits
@@ -17,7 +17,7 @@
     consumer    Celery's, which a lost broker does not end
     app         the Celery application;  wire: names on the wire;  doorbell: "there is something to claim"
     envelope    how a ring lies on Redis
-    control     inspect, revoke;  flower: rows in Flower;  outlet: the thread that tells Celery
+    control     inspect, revoke;  flower: rows in Flower;  outlet: the thread of what goes out over Redis
     delivery    sends the outbox: AsyncResult, hooks;  notice: wakes who waits for an end
     live        what runs say as they go on, over Redis;  watching: a run followed;  telling, said: what of it is told
     events      the one seam of observation;  telemetry: logs;  metrics: counts for Prometheus

@@ -7,11 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, case, event, func, literal, select, text, true, update
 
 from tests.conformance.ground import Ground
-from worker import locks
 from worker.dbtime import from_now
 from worker.lifecycle import Status
 from worker.models import Run
-from worker.store import claiming, leases, submitting
+from worker.store import claiming, leases, locks, submitting
 
 Statement = tuple[str, Any]
 

@@ -16,6 +16,7 @@
     items       conversations that we keep
     cleaning    what is old                            choosing    many runs to change
     migrating   Alembic, which nothing else needs      durations   how long steps took
+    locks       the turn of a thread
 
 Each write is a function of an open connection, so that a caller's own transaction can hold it, or a unit of a held
 run, of which many go into one transaction.

@@ -2,13 +2,12 @@
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from worker import locks
 from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
 from worker.errors import UsageError
 from worker.lifecycle import REOPENABLE, TERMINAL, Event, Status, after
 from worker.models import Message, Run, ToolCall
-from worker.store import batches, outbox
+from worker.store import batches, locks, outbox
 from worker.store.journal import record
 
 

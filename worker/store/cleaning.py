@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, null, or_, select, update
 
-from worker import locks
 from worker.dbtime import from_now
 from worker.errands import Target
 from worker.models import Conversation, EventRow, Run, Thread
-from worker.store import items, ledger
+from worker.store import items, ledger, locks
 
 _DAY = 86_400.0
 _EVENTS = 1000

@@ -13,11 +13,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Row, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker import locks
 from worker.errors import LostClaim
 from worker.lifecycle import Status
 from worker.models import COST_DIGITS, Attempt, Batch, EventRow, Run, Spending, Thread, ToolCall
 from worker.response import Usage
+from worker.store import locks
 from worker.store.claiming import Claim
 from worker.store.gathered import Gathered
 

@@ -4,10 +4,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, exists, false, null, select, update
 
-from worker import locks
 from worker.dbtime import from_now
 from worker.models import Run, ToolCall, Worker
-from worker.store import auditing, leases
+from worker.store import auditing, leases, locks
 from worker.store.journal import record
 
 # A run that nobody holds may be made due by anybody; only its owner writes the rest of its course.
