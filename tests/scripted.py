@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import pytest
 
 from tools.registry import Tool
-from worker.backends.base import Answer, Step
+from worker.backends.base import Step
 from worker.backends.responses.backend import ResponsesBackend
 from worker.backends.transport.connections import Http
 from worker.errors import ProviderError
 from worker.prices import Prices
+from worker.response import Answer
 
 KEY = "sk-never-shown-0123456789"
 EMPTY = {"id": "resp_1", "object": "response", "status": "completed", "model": "gpt-4o-mini", "output": []}

@@ -9,7 +9,7 @@ import fakeredis
 from tests.conformance.ground import Ground
 from tools.execution import Executor
 from tools.registry import Registry, tool_of
-from worker.backends.base import Created, Ended, Look, Opened, Step, Tail
+from worker.backends.base import Created, Ended, Look, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.choice import Backends
 from worker.backends.places import PROTOCOLS, Place
@@ -21,6 +21,7 @@ from worker.outage import Outage
 from worker.parts import Parts
 from worker.pool import StorePool
 from worker.prices import Prices
+from worker.response import Opened
 from worker.settings import Settings
 
 SOON = {

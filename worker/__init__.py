@@ -3,7 +3,7 @@
     lifecycle   the statuses and the moves between them
     models      the tables;  conditions: of their indexes;  dbtime: their clock
     store/      every query, the only writer;  migrations/: Alembic
-    backends/   the provider protocols;  response: what they say, in our words
+    backends/   the provider protocols;  response: what is told there and back, in our words
     runner      one run's life, top to bottom;  pace: how it waits
     chain       its steps at the provider;  flight: one that is under way;  conversation: what they go on
     calls       its tool calls

@@ -8,11 +8,10 @@ from typing import NamedTuple
 from tools.context import ToolContext
 from tools.outcome import Outcome, error_output
 from tools.registry import Tool
-from worker.backends.base import Answer
 from worker.crashpoints import reach
 from worker.errors import ProviderError
 from worker.pace import Pace
-from worker.response import Asked
+from worker.response import Answer, Asked
 from worker.store import deciding, ledger, settling
 from worker.store.ledger import OpenCall
 

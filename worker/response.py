@@ -1,14 +1,17 @@
-"""What a provider's response says, in our words: below the backends that read it and the store that keeps it."""
+"""What a run and its provider tell each other, in our words: below the backends, and the store that keeps it."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 CODE, SEARCH = "code_interpreter", "file_search"
 """The tools of a provider's own, by one name on all protocols."""
 HOSTED = "hosted"
 """The effect, in the ledger, of a call that the provider made with such a tool: it is not ours to run or to answer."""
+
+Item = Mapping[str, Any]
+"""One entry of a conversation that we keep, as the protocol itself writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,16 @@ class Asked:
     call_id: str
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The output of one call, for the model; what was called where the conversation may not tell it."""
+
+    call_id: str
+    output: str
+    name: str = field(default="", compare=False)
+    arguments: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +63,11 @@ class HostedCall:
         given = {key: value for key, value in said.items() if value is not None}
         came = None if output is None else json.dumps(output, ensure_ascii=False)
         return cls(call_id, name, json.dumps(given, ensure_ascii=False), came, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new conversation; where we keep it, `items` are what it begins with."""
+
+    id: str
+    items: tuple[Item, ...] = ()

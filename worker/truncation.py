@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from worker import tokens
-from worker.backends.base import Item
 from worker.errors import ProviderError
+from worker.response import Item
 
 _SECONDS = 30.0  # for a function of the user's own; it holds the place of its step meanwhile
 

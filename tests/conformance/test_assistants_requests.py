@@ -10,9 +10,10 @@ from tests.conformance.test_responses_requests import ALL, SCHEMA
 from tests.recordings import published
 from tests.scripted import Request, answer
 from tools.registry import Registry
-from worker.backends.base import Answer, Opened, Step
+from worker.backends.base import Step
 from worker.backends.places import PROTOCOLS
 from worker.errors import ProviderError
+from worker.response import Answer, Opened
 
 CONFIG = {**{key: ALL[key] for key in ALL if key in PROTOCOLS["assistants"].settings}, "max_output_tokens": 256}
 LOADED = Registry.load().tools

@@ -10,11 +10,12 @@ import pytest
 from tests.conformance.test_responses_backend import LOST, PAGE, hang, limit
 from tests.foreground import DIALECTS, HEAD, ID, ask, begun, carry, foreground, hello, piece, queued, taken
 from tests.scripted import KEY, Request, Script, answer, saying, scripted, step, transience
-from worker.backends.base import Done, Failed, Opened, Tail
+from worker.backends.base import Done, Failed, Tail
 from worker.backends.foreground.backend import ForegroundBackend
 from worker.backends.foreground.connection import Patience
 from worker.backends.transport import connections, sse
 from worker.errors import ProviderError
+from worker.response import Opened
 
 pytestmark = pytest.mark.parametrize("dialect", DIALECTS)
 

@@ -12,9 +12,10 @@ from tests.recordings import published
 from tests.scripted import EMPTY, Request, answer, backend_at, saying, scripted, step, transience
 from tools.registry import Registry
 from worker.assistants import AssistantConfig
-from worker.backends.base import Answer, Opened, Step
+from worker.backends.base import Step
 from worker.backends.places import FOR_A_MODEL, PROTOCOLS
 from worker.errors import ProviderError
+from worker.response import Answer, Opened
 
 
 def sent(one: Step) -> Request:

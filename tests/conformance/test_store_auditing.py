@@ -8,12 +8,12 @@ from sqlalchemy import insert, text, update
 
 from tests.conformance.ground import PLACE, Ground
 from worker import doctor
-from worker.backends.base import Opened
 from worker.backends.places import Place
 from worker.dbtime import from_now
 from worker.errands import Errand, Outcome, Target
 from worker.lifecycle import Event, Status
 from worker.models import Batch, Outgoing, Run, Thread, ToolCall, Worker
+from worker.response import Opened
 from worker.settings import Settings
 from worker.store import progress, schema, settling
 from worker.store.claiming import Claim

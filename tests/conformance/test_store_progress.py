@@ -8,11 +8,10 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from tests.conformance.ground import COMPLETE, PLACE, Ground
-from worker.backends.base import Opened
 from worker.dbtime import from_now
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall, Worker
-from worker.response import Asked, HostedCall, Usage
+from worker.response import Asked, HostedCall, Opened, Usage
 from worker.store import asking, claiming, held, items, leases, ledger, locks, progress, reading, settling
 from worker.store.claiming import Claim
 from worker.store.ledger import OpenCall

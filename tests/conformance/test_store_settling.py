@@ -7,10 +7,9 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from tests.conformance.ground import COMPLETE, PLACE, Ground
-from worker.backends.base import Opened
 from worker.lifecycle import Event, InvalidMove, Status
 from worker.models import Attempt, Run, ToolCall
-from worker.response import Asked, Usage
+from worker.response import Asked, Opened, Usage
 from worker.store import asking, claiming, held, leases, ledger, progress, reading, settling
 from worker.store.settling import End, Settled
 

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from tests.conformance.ground import COMPLETE, PLACE, Ground
-from worker.backends.base import Opened
 from worker.errors import LostClaim
 from worker.lifecycle import Event
-from worker.response import Asked, Usage
+from worker.response import Asked, Opened, Usage
 from worker.store import asking, deciding, leases, ledger, progress, settling
 from worker.store.claiming import Claim
 from worker.store.held import Unit

@@ -14,12 +14,12 @@ from tests.conformance.ground import PLACE, Ground
 from tests.driving import drive_on
 from tests.workbench import Provider, parts
 from tools.registry import tool
-from worker.backends.base import Answer, Opened, Pending
+from worker.backends.base import Pending
 from worker.calls import Calls
 from worker.lifecycle import Status
 from worker.models import ToolCall
 from worker.pace import Held, Pace
-from worker.response import Asked, Usage
+from worker.response import Answer, Asked, Opened, Usage
 from worker.store import assistants, deciding, ledger, progress, settling
 from worker.store.asking import ask_cancel
 from worker.store.claiming import Claim

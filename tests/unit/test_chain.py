@@ -14,13 +14,13 @@ from tests.driving import drive_on
 from tests.scripted import ask, completed, look
 from tests.workbench import Provider, parts
 from tools.registry import tool
-from worker.backends.base import Created, Done, Ended, Failed, Look, Opened, Step, Tail
+from worker.backends.base import Created, Done, Ended, Failed, Look, Step, Tail
 from worker.errors import ProviderError
 from worker.lifecycle import Status
 from worker.models import Attempt
 from worker.pace import Held
 from worker.parts import Parts
-from worker.response import Usage
+from worker.response import Opened, Usage
 from worker.store import assistants, leases, progress
 
 ANSWER = Done("an answer", Usage(), "item_1")

@@ -10,13 +10,13 @@ from sqlalchemy import select
 from tests.conformance.ground import Ground
 from tests.unit.test_chain import drive, drive_and_tell
 from tests.workbench import Provider, parts
-from worker.backends.base import Created, Done, Ended, Failed, Item, Opened, Step
+from worker.backends.base import Created, Done, Ended, Failed, Step
 from worker.backends.places import PROTOCOLS
 from worker.lifecycle import Status
 from worker.models import Attempt
 from worker.models import Item as Row
 from worker.pace import Held
-from worker.response import Usage
+from worker.response import Item, Opened, Usage
 from worker.store import assistants
 
 SAID: tuple[Item, ...] = ({"role": "user", "content": "ask"}, {"role": "assistant", "content": "an answer"})

@@ -13,12 +13,12 @@ from tests.unit.test_chain import attempt, drive, drive_and_tell
 from tests.unit.test_chain_streams import Stream
 from tests.workbench import One, Provider, parts
 from tools.registry import tool
-from worker.backends.base import Created, Done, Ended, Failed, Item, Look, NeedsTools, Opened, Pending, Step
+from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Pending, Step
 from worker.backends.places import PROTOCOLS, Place
 from worker.lifecycle import Status
 from worker.models import Conversation, ToolCall
 from worker.pace import Held
-from worker.response import Asked, Usage
+from worker.response import Asked, Item, Opened, Usage
 from worker.settings import Settings
 from worker.store import assistants, items, leases
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import tokens, truncation
-from worker.backends.base import Item
 from worker.errors import ProviderError
+from worker.response import Item
 from worker.truncation import fitting, last_turns, truncated
 
 USER = {"role": "user", "content": "u" * 40}

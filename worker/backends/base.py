@@ -8,10 +8,7 @@ from typing import Any, Protocol
 from tools.registry import Tool
 from worker.backends.bounds import Readers
 from worker.backends.places import Capabilities
-from worker.response import Asked, HostedCall, Usage
-
-Item = Mapping[str, Any]
-"""One entry of a conversation that we keep, as the protocol itself writes it."""
+from worker.response import Answer, Asked, HostedCall, Item, Opened, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +116,6 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The output of one call, for the model; what was called where the conversation may not tell it."""
-
-    call_id: str
-    output: str
-    name: str = field(default="", compare=False)
-    arguments: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One step of a run as the provider is to carry it out; the input is empty after the first.
 
@@ -159,14 +146,6 @@ class Step:
     def identity(self) -> dict[str, str]:
         """Return the metadata that say at the provider whose step it is."""
         return {"run_id": self.run_id, "attempt": str(self.attempt), "step": str(self.number)}
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A new conversation; where we keep it, `items` are what it begins with."""
-
-    id: str
-    items: tuple[Item, ...] = ()
 
 
 class Backend(Protocol):

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, bindparam, delete, select
 
-from worker.backends.base import Item
 from worker.models import Item as Row
+from worker.response import Item
 from worker.store.held import Hold
 
 _OF = select(Row.item).where(Row.conversation_id == bindparam("conversation")).order_by(Row.id)

@@ -10,10 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, exists, false, func, select, update
 
-from worker.backends.base import Answer
 from worker.dbtime import from_now
 from worker.models import Run, ToolCall
-from worker.response import HOSTED, Asked, HostedCall
+from worker.response import HOSTED, Answer, Asked, HostedCall
 from worker.store import many
 from worker.store.gathered import NOW
 from worker.store.held import Hold

@@ -6,10 +6,9 @@ Each unit raises LostClaim where the run is no longer its caller's, and twice is
 
 from collections.abc import Mapping, Sequence
 
-from worker.backends.base import Item, Opened
 from worker.lifecycle import Event, after
 from worker.models import Conversation
-from worker.response import Asked, HostedCall, Usage
+from worker.response import Asked, HostedCall, Item, Opened, Usage
 from worker.store import items, ledger
 from worker.store.gathered import NOW, FromNow
 from worker.store.held import Hold, under_thread

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, func, insert, literal, select, update
 
-from worker.backends.base import Item
 from worker.conditions import UNDECIDED
 from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import Conversation, Message, Outgoing, Run, ToolCall
-from worker.response import Asked, HostedCall, Usage
+from worker.response import Asked, HostedCall, Item, Usage
 from worker.store import items, ledger, locks, outbox
 from worker.store.gathered import NOW, FromNow
 from worker.store.held import Hold, under_thread

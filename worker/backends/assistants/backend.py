@@ -20,14 +20,14 @@ from worker.backends.assistants.bodies import Made, MessageBody, Page, RunBody
 from worker.backends.assistants.catalogue import Catalogue
 from worker.backends.assistants.lists import listed
 from worker.backends.assistants.steps import Steps
-from worker.backends.base import Created, Done, Ended, Look, NeedsTools, Opened, Pending, Step, Tail
+from worker.backends.base import Created, Done, Ended, Look, NeedsTools, Pending, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import CONVERSATION_GONE, kept_out
 from worker.errors import ProviderError
 from worker.prices import Prices
-from worker.response import Usage
+from worker.response import Opened, Usage
 
 _log = structlog.get_logger(__name__)
 HEADERS = {"OpenAI-Beta": "assistants=v2"}

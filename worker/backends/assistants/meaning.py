@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from worker.backends.assistants.bodies import MessageBody, RefusalPart, RunBody, TextPart, Typed
-from worker.backends.base import Failed, Item
+from worker.backends.base import Failed
 from worker.backends.transport.faults import TRANSIENT_CODES, unreadable
-from worker.response import Asked, Usage
+from worker.response import Asked, Item, Usage
 
 _WORDS = ("text", "refusal")
 _OUR_WORDS = {"max_completion_tokens": "max_output_tokens"}

@@ -7,10 +7,10 @@ from typing import Any
 
 from tools.registry import Tool
 from worker.backends import forms
-from worker.backends.base import Answer, Step
+from worker.backends.base import Step
 from worker.backends.transport.bodies import clean
 from worker.errors import ProviderError
-from worker.response import CODE, SEARCH
+from worker.response import CODE, SEARCH, Answer
 
 Body = dict[str, Any]
 # Keys of an assistant's configuration that a run takes as they are.

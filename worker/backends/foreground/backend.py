@@ -14,14 +14,14 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from worker import tokens
-from worker.backends.base import Created, Ended, Failed, Item, Opened, Step, Tail
+from worker.backends.base import Created, Ended, Failed, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.foreground.connection import Connection, PartialAnswer, Patience
 from worker.backends.places import Capabilities
 from worker.backends.transport.connections import Http, encode
 from worker.backends.transport.faults import unreadable
 from worker.errors import ProviderError
-from worker.response import Usage
+from worker.response import Item, Opened, Usage
 from worker.truncation import truncated
 
 _LONGEST_ID = 200

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.backends import forms
-from worker.backends.base import Item, Step
+from worker.backends.base import Step
 from worker.backends.foreground.completion import Completion
 from worker.backends.places import PROTOCOLS
 from worker.prices import Prices
+from worker.response import Item
 
 _AS_IS = ("model", "temperature", "top_p", "reasoning_effort", "service_tier")
 _WITH_TOOLS = ("tool_choice", "parallel_tool_calls")  # refused by OpenAI where there are none

@@ -12,7 +12,7 @@ from pydantic import BaseModel, RootModel
 
 from worker import tokens
 from worker.backends import forms
-from worker.backends.base import Done, Ended, Failed, Item, NeedsTools, Pending, Step
+from worker.backends.base import Done, Ended, Failed, NeedsTools, Pending, Step
 from worker.backends.foreground.call_parts import fresh, given_back
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses.bodies import BegunEvent, ResponseBody, TextEvent
@@ -23,7 +23,7 @@ from worker.backends.transport.bodies import Kept, read
 from worker.backends.transport.faults import reported
 from worker.errors import ProviderError
 from worker.prices import Prices
-from worker.response import Usage
+from worker.response import Item, Usage
 
 _ADDED, _ITEM = b"response.output_item.added", b"response.output_item.done"
 # OpenAI's document says that reasoning comes encrypted by itself where nothing is stored; before it did so only where

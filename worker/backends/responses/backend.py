@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from worker import windows
-from worker.backends.base import Created, Ended, Look, Opened, Pending, Step, Tail
+from worker.backends.base import Created, Ended, Look, Pending, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses import items
@@ -26,7 +26,7 @@ from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import kept_out
 from worker.errors import ProviderError
 from worker.prices import Prices
-from worker.response import Usage
+from worker.response import Opened, Usage
 
 _ITEMS = 20  # the most that one request may add to a conversation (openai 3.54, conversation_create_params.py)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from worker.backends.base import Item, Tail
+from worker.backends.base import Tail
 from worker.backends.responses.bodies import ResponseBody
+from worker.response import Item
 
 _ASKED = frozenset({"function_call_output"})
 
