@@ -21,7 +21,7 @@ from worker.pace import Held
 from worker.parts import Parts
 from worker.reaping import Strays, reap
 from worker.runner import Runner
-from worker.sharing import Share, rest
+from worker.sharing import Share, rung
 from worker.store import claiming, leases
 from worker.store.claiming import Claim
 
@@ -182,7 +182,7 @@ class Engine:
             taken = await self._claim()
             idle = 0 if taken or self._held else idle + 1
             if not taken or self._room() <= 0:
-                await self._rest(idle)
+                await self._await_ring(idle)
 
     async def _claim(self) -> int:
         limit = min(self._room(), self._settings.claim_chunk)
@@ -210,10 +210,10 @@ class Engine:
     def _room(self) -> int:
         return 0 if self._parts.backends.crowded else self._settings.max_in_flight - len(self._held)
 
-    async def _rest(self, idle: int) -> None:
+    async def _await_ring(self, idle: int) -> None:
         """Wait for the doorbell, a free place, or the next look; jittered, so that a fleet does not look in step."""
         seconds = self._settings.idle_poll * min(1.0 + idle / 10, _LAZIEST) * random.uniform(0.75, 1.25)
-        await rest(self._due, min(seconds, _CROWD_LOOK) if self._parts.backends.crowded else seconds)
+        await rung(self._due, min(seconds, _CROWD_LOOK) if self._parts.backends.crowded else seconds)
 
     # ── carrying ──────────────────────────────────────────────────────────────────────────────────────────────────
 

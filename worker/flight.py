@@ -203,11 +203,11 @@ class Flight:
     async def _end_of_what_is_stopped(self) -> Ended:
         """Look in growing pauses: how long its like takes says nothing any more."""
         looks = 1
-        await self._rest(looks)
+        await self._pause(looks)
         while isinstance(look := await self._look(), Pending):
             looks += 1
-            await self._rest(looks)
+            await self._pause(looks)
         return look
 
-    async def _rest(self, looks: int) -> None:
+    async def _pause(self, looks: int) -> None:
         await self._pace.pause(backoff(looks, self._settings.poll_min, self._settings.poll_max))

@@ -26,7 +26,7 @@ class Share:
         return part
 
 
-async def rest(event: asyncio.Event, seconds: float) -> None:
+async def rung(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, at most so long, and for what comes directly behind it: a claim of ten costs hardly more."""
     try:
         async with asyncio.timeout(seconds):

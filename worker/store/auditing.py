@@ -101,10 +101,10 @@ def endless_questions(connection: Connection) -> list[Finding]:
 
 def late_questions(connection: Connection) -> list[Finding]:
     """Return parked runs whose question ran out long ago and that nobody is to go on with."""
-    return _found(connection, _asking().where(ToolCall.decide_by < from_now(-LATE), rests()))
+    return _found(connection, _asking().where(ToolCall.decide_by < from_now(-LATE), not_due()))
 
 
-def rests() -> ColumnElement[bool]:
+def not_due() -> ColumnElement[bool]:
     """Return the condition of a run that nobody holds and nobody is to take now."""
     return and_(Run.owner.is_(None), or_(Run.due_at.is_(None), Run.due_at > from_now()))
 

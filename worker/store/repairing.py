@@ -62,7 +62,7 @@ def set_limit(connection: Connection, run_id: str, seconds: float) -> bool:
 def end_question(connection: Connection, run_id: str) -> bool:
     """Make a parked run due whose question ran out long ago."""
     late = exists().where(ToolCall.run_id == run_id, auditing.asks(), ToolCall.decide_by < from_now(-auditing.LATE))
-    return _change(connection, run_id, _FREE, auditing.rests(), late, due_at=from_now())
+    return _change(connection, run_id, _FREE, auditing.not_due(), late, due_at=from_now())
 
 
 def _change(connection: Connection, run_id: str, *conditions: ColumnElement[bool], **values: Any) -> bool:
