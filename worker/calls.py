@@ -29,7 +29,7 @@ class _End(NamedTuple):
     detail: str
 
 
-class Parked(Exception):
+class Asking(Exception):
     """A person is asked: the run goes on when it has an answer."""
 
 
@@ -64,7 +64,7 @@ class Calls:
     async def answers(self) -> list[Answer]:
         """Return an output for every open call of the thread, running side by side those that have none yet.
 
-        Raises Parked where a person has to answer first; what needs no answer has run by then.
+        Raises Asking where a person has to answer first; what needs no answer has run by then.
         """
         await self._pace.until_leased()
         calls = await self._open()
@@ -81,7 +81,7 @@ class Calls:
                 outputs[call] = await self._write_off(call)
         if asking or doubtful:
             self._pace.heed()
-            raise Parked
+            raise Asking
         return [
             Answer(call.call_id, outputs.get(call) or call.output or "", call.name, call.arguments) for call in calls
         ]

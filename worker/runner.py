@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
 from worker.backends.transport.faults import CONVERSATION_GONE
-from worker.calls import Parked
+from worker.calls import Asking
 from worker.chain import Chain
 from worker.errors import ProviderError
 from worker.lifecycle import Event, Status
@@ -65,8 +65,8 @@ class Runner:
             self._pace.emit("run.handed_over")
         except ProviderError as error:
             await self.give_up(error.message, error.code)
-        except Parked:
-            await self._pace.write(settling.park, self._pace.seconds_left())
+        except Asking:
+            await self._pace.write(settling.park_until_answer, self._pace.seconds_left())
             self._pace.emit("run.parked")
 
     async def _to_its_end(self) -> None:

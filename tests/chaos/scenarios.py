@@ -159,7 +159,7 @@ PLACES = {
     "commit.leave": STOPPED,
     "commit.mark_unknown": ANSWER_LOST,
     "commit.need_tools": PLAIN,
-    "commit.park": APPROVED,
+    "commit.park_until_answer": APPROVED,
     "commit.park_until_look": PARKED,
     "commit.reap": BEREAVED,
     "commit.refused": PLAIN,

@@ -93,7 +93,7 @@ def test_a_parked_run_is_asked_and_due_at_once(ground: Ground) -> None:
     (claim,) = ground.claim(queues=("q",))
     with_call(ground, claim)
     ground.commit(claim, deciding.ask, ["c1"], "approval", 3600.0)
-    ground.commit(claim, settling.park, 60.0)
+    ground.commit(claim, settling.park_until_answer, 60.0)
     assert ground.claimed(queues=("q",)) == []
     assert ground.write(asking.ask_cancel, run) == (Status.REQUIRES_ACTION, "q")
     (claim,) = ground.claim(queues=("q",))
@@ -175,7 +175,7 @@ def test_a_reopened_run_asks_anew_what_nobody_decided(ground: Ground) -> None:
     claim = ground.take()
     with_call(ground, claim, "c1", "c2")
     ground.commit(claim, deciding.ask, ["c1", "c2"], "approval", 3600.0)
-    ground.commit(claim, settling.park, 1.0)
+    ground.commit(claim, settling.park_until_answer, 1.0)
     ground.write(deciding.approve, run, "c2", by="ann")
     ground.write(asking.ask_cancel, run)
     ground.settle(ground.take(), End(Event.CANCEL))

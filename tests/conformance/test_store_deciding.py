@@ -36,7 +36,7 @@ def asks(ground: Ground, *call_ids: str, question: Kind = "approval", seconds: f
 def parked(ground: Ground, *call_ids: str, question: Kind = "approval") -> str:
     """Return such a run that nobody holds."""
     claim = asks(ground, *call_ids, question=question)
-    ground.commit(claim, settling.park, 60.0)
+    ground.commit(claim, settling.park_until_answer, 60.0)
     return claim.run_id
 
 

@@ -23,7 +23,7 @@ WRITES: dict[str, tuple[Unit, list[Any], dict[str, Any]]] = {
     "fail": (settling.settle, [FAILED], {}),
     "retry": (settling.retry, [0.0, FAILED, 60.0], {}),
     "start_cancelling": (settling.start_cancelling, [], {}),
-    "park": (settling.park, [1.0], {}),
+    "park_until_answer": (settling.park_until_answer, [1.0], {}),
     "set_conversation": (progress.set_conversation, [Opened("conv_stale"), PLACE, ""], {}),
     "intend": (progress.intend, [0, "item_stale"], {}),
     "park_until_look": (settling.park_until_look, [60.0, 0.0, 60.0], {}),

@@ -67,7 +67,7 @@ def parked(ground: Ground, *call_ids: str, question: Kind = "approval", argument
     if question == "in_doubt":
         ground.commit(claim, ledger.start, call_ids)
     ground.commit(claim, deciding.ask, call_ids, question, 600.0)
-    ground.commit(claim, settling.park, 60.0)
+    ground.commit(claim, settling.park_until_answer, 60.0)
     return run_id
 
 

@@ -123,7 +123,7 @@ def test_what_a_person_decides_is_told_as_what_came_of_the_call(
     asked = [Asked("c1", "pay", "{}")]
     ground.commit(held, progress.need_tools, step=0, calls=asked, effects={}, usage=Usage(), last_item=None)
     ground.commit(held, deciding.ask, ["c1"], question, 60.0)
-    ground.commit(held, settling.park, 60.0)
+    ground.commit(held, settling.park_until_answer, 60.0)
     with ground.database.write() as connection:
         answer(connection, run_id, "c1", by="ann")
     ground.settle(ground.take())

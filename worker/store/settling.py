@@ -117,7 +117,7 @@ def retry(hold: Hold, delay: float, end: End, seconds_left: float) -> None:
     hold.note("retried", code=end.error_code, delay=round(delay, 3))
 
 
-def park(hold: Hold, seconds_left: float) -> None:
+def park_until_answer(hold: Hold, seconds_left: float) -> None:
     """Let a run go until a person has answered its questions, or until they expire.
 
     The turn is kept and the run's own time stands still. Answers that came since the questions were asked make it due.
