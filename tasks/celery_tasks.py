@@ -75,5 +75,5 @@ def ring_due() -> None:
 def clean() -> None:
     """Delete what is old: events of ended runs, and conversations that no run needs any more, so many at a time."""
     door = producer()
-    send = partial(messenger.send, door.settings) if door.settings.has_key else None
+    send = partial(messenger.send, door.settings)
     maintenance.clean(door.database, door.settings, send, most=_CONVERSATIONS)

@@ -242,7 +242,7 @@ class Settings(BaseModel):
     conversations_days: PositiveInt = Field(
         90,
         alias="RUNWRIGHT_CONVERSATIONS_DAYS",
-        description="Days after a thread's last run until its conversation is deleted at the provider.",
+        description="Days after a thread's last run until its conversation is deleted, here or at the provider.",
     )
     http: Annotated[str, AfterValidator(kinds.address)] = Field(
         "127.0.0.1:0",

@@ -90,13 +90,12 @@ def cleanup(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete old events here and, at the provider, conversations that no run has needed for long."""
+    """Delete old events and, here and at the provider, conversations that no run has needed for long."""
     door = producer()
-    send = errands.send if door.settings.has_key else None
-    with bar("conversations", maintenance.count_conversations(door.database, door.settings, send, days)) as done:
-        cleaned = maintenance.clean(door.database, door.settings, send, days=days, dry_run=dry_run, tell=done)
-    if send is None:
-        note(_NO_KEY)
+    with bar("conversations", maintenance.count_conversations(door.database, door.settings, days)) as done:
+        cleaned = maintenance.clean(door.database, door.settings, errands.send, days=days, dry_run=dry_run, tell=done)
+    for key in sorted(maintenance.lacking_keys(door.database, door.settings)):
+        note(f"{key}: not set, so conversations that need it stay")
     if as_json:
         emit(asdict(cleaned))
         return

@@ -60,8 +60,8 @@ def booted(ground: Ground) -> Ground:
 
 
 def clean(ground: Ground, provider: Provider, most: float = 100) -> Cleaned:
-    cleaned = Cleaned()
-    maintenance.delete_conversations(ground.database, 90, provider.send, cleaned, most=most)
+    cleaned, settings = Cleaned(), Settings.from_env({"OPENAI_API_KEY": "sk-o"})
+    maintenance.delete_conversations(ground.database, settings, provider.send, cleaned, most=most)
     return cleaned
 
 
@@ -122,20 +122,48 @@ def test_a_cleanup_is_bounded(booted: Ground) -> None:
     assert [clean(booted, Provider(), most=2).conversations for _ in range(3)] == [2, 1, 0]
 
 
-def test_without_a_key_what_we_keep_ourselves_goes(booted: Ground) -> None:
-    """Expected: conversations in our own database are counted and deleted with their items, those elsewhere stay."""
+@pytest.mark.parametrize(
+    ("environment", "gone"),
+    [
+        ({}, {"chat", "keyless", "responses-stateless"}),
+        ({"RUNWRIGHT_KEY_A": "sk-a"}, {"chat", "keyless", "responses-stateless", "assistants", "responses"}),
+        ({"OPENAI_API_KEY": "sk-o"}, {"chat", "keyless", "openai", "responses-stateless"}),
+    ],
+)
+def test_what_no_key_is_there_for_stays(booted: Ground, environment: dict[str, str], gone: set[str]) -> None:
+    """Expected: conversations at another server keep none from going, those in our own database among them."""
     for protocol in PROTOCOLS:
-        ended(booted, protocol, place=str(Place(protocol, "http://127.0.0.1:11434/v1")))
-    settings = Settings.from_env({})
-    assert maintenance.count_conversations(booted.database, settings, None) == 2
-    cleaned = Cleaned()
-    maintenance.delete_conversations(booted.database, 90, None, cleaned)
-    assert cleaned == Cleaned(0, 2)
+        ended(booted, protocol, place=str(Place(protocol, "http://localhost/v1", "RUNWRIGHT_KEY_A")))
+    ended(booted, "openai")
+    ended(booted, "keyless", place=str(Place("assistants", "http://localhost/v1")))
+    ended(booted, "a newer version", place="telepathy - -")
+    settings, provider = Settings.from_env(environment), Provider()
+    assert maintenance.count_conversations(booted.database, settings) == len(gone)
+    assert maintenance.clean(booted.database, settings, provider.send).conversations == len(gone)
     with booted.database.read() as connection:
         left = set(connection.execute(select(Item.conversation_id)).scalars())
-    assert left == {"conv_responses", "conv_assistants"}
-    assert thread_of(booted, "responses").provider_id == "conv_responses"
-    assert maintenance.count_conversations(booted.database, settings, Provider().send) == 2
+    known = {*PROTOCOLS, "openai", "keyless", "a newer version"}
+    assert left == {f"conv_{one}" for one in known - gone}
+    assert set(provider.deleted) == {f"conv_{one}" for one in gone - {"chat", "responses-stateless"}}
+    assert thread_of(booted, "a newer version").provider_id == "conv_a newer version"
+
+
+def test_a_server_that_is_away_keeps_no_other_from_being_cleaned(
+    booted: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expected: what lies at others goes, whichever is asked first; what lies there is tried the next time."""
+    away = str(Place("assistants", "http://localhost/v1"))
+    for name, place in (("a", away), ("b", PLACE), ("c", away)):
+        ended(booted, name, place=place)
+
+    def send(_errand: Errand, targets: Sequence[Target]) -> Iterator[Outcome]:
+        for one in targets:
+            yield Outcome(one, error="connection_error: away" if one.place == away else None)
+
+    monkeypatch.setattr(maintenance, "_FIRST", 1)
+    cleaned = Cleaned()
+    maintenance.delete_conversations(booted.database, Settings.from_env({"OPENAI_API_KEY": "k"}), send, cleaned)
+    assert cleaned == Cleaned(0, 1, Counter({"connection_error": 1}))
 
 
 def test_a_new_run_keeps_the_conversation(booted: Ground) -> None:

@@ -44,18 +44,22 @@ def delete_events(connection: Connection, ids: Sequence[int]) -> int:
     return connection.execute(delete(EventRow).where(EventRow.id.in_(ids))).rowcount if ids else 0
 
 
-def old_conversations(
-    connection: Connection, days: float, limit: int, after: str, protocols: Collection[str]
-) -> list[Target]:
-    """Return conversations of these protocols that no run has needed for so many days, by id, those behind `after`."""
-    rows = select(Conversation.id, Conversation.place).where(_unneeded(days), _spoken(protocols))
+def places(connection: Connection) -> list[str]:
+    """Return where there are conversations of ours."""
+    there = select(Conversation.place).where(Conversation.deleted_at.is_(None)).distinct()
+    return list(connection.execute(there).scalars())
+
+
+def old_conversations(connection: Connection, days: float, limit: int, after: str, place: str) -> list[Target]:
+    """Return conversations at a place that no run has needed for so many days, by id, those behind `after`."""
+    rows = select(Conversation.id, Conversation.place).where(_unneeded(days), Conversation.place == place)
     rows = rows.where(Conversation.id > after)
     return [Target(*row) for row in connection.execute(rows.order_by(Conversation.id).limit(limit))]
 
 
-def count_conversations(connection: Connection, days: float, protocols: Collection[str]) -> int:
-    """Count the conversations of these protocols that no run has needed for so many days."""
-    old = select(func.count()).select_from(Conversation).where(_unneeded(days), _spoken(protocols))
+def count_conversations(connection: Connection, days: float, at: Collection[str]) -> int:
+    """Count the conversations at these places that no run has needed for so many days."""
+    old = select(func.count()).select_from(Conversation).where(_unneeded(days), Conversation.place.in_(at))
     return connection.execute(old).scalar_one()
 
 
@@ -88,10 +92,6 @@ def _unneeded(days: float) -> ColumnElement[bool]:
     needed = exists().where(of_thread, or_(Run.finished_at.is_(None), Run.finished_at >= _ago(days)))
     idle = and_(Conversation.created_at < _ago(days), ~needed)
     return and_(Conversation.deleted_at.is_(None), or_(Conversation.left_at < _ago(days), idle))
-
-
-def _spoken(protocols: Collection[str]) -> ColumnElement[bool]:
-    return or_(*(Conversation.place.startswith(f"{protocol} ") for protocol in protocols))
 
 
 def _ago(days: float) -> from_now:
