@@ -80,7 +80,7 @@ class Flight:
         """
         while True:
             if self._following is None:
-                await self._until_due()
+                self._until_due()
             elif told := await self._told(self._following):
                 return told
             look = Pending() if self._only_told() else await self._watch.look(self._look)
@@ -91,25 +91,23 @@ class Flight:
             if overdue := self._overdue(look):
                 return await self._replace(*overdue)
 
-    async def _until_due(self) -> None:
-        """Return when it is to be asked: its look is due, and there is a place for it.
+    def _until_due(self) -> None:
+        """Raise Rest until it is to be asked: its look is due, and there is a place for it.
 
-        Until it is due (`Watch.due`) the run rests without a task (`Rest`), and its alarm (`Held.rests`) leads here
-        again. From then on it stands (`Watch.stand`), so that who comes later pays for the crowd. Where no reader is
-        free it rests in their line, whose first is called by each place that is given back (`Readers.call_next`); being
-        told (`Held.tell`) leads here once more. The answer of the look ends the standing (`Watch.leave`).
+        Until it is due (`Watch.due`) the run rests without a task, and its alarm (`Held.rests`) leads here again. From
+        then on it stands (`Watch.stand`), so that who comes later pays for the crowd. Where no reader is free it rests
+        in their line, whose first is called by each place that is given back (`Readers.call_next`); being told
+        (`Held.tell`) leads here once more. The answer of the look ends the standing (`Watch.leave`).
         """
+        self._pace.heed()
         if self._watch.stands:
-            self._pace.heed()
             self._keep_in_line()
             return
         if self._look_at is not None:
-            await self._pace.wait_until(self._look_at, self._watch.seen)
+            self._pace.rest_until(self._look_at, self._watch.seen)
             self._look_at = None
-        else:
-            while due := self._watch.due():
-                await self._pace.wait_until(due, self._watch.seen)
-        self._pace.heed()
+        elif due := self._watch.due():
+            self._pace.rest_until(due, self._watch.seen)
         if self._backend.readers().busy:
             self._stand_in_line()
 

@@ -18,7 +18,6 @@ from worker.store.claiming import Claim
 
 T = TypeVar("T")
 _LEASE_LOOK = 0.1
-_REST = 0.25  # seconds; for less a new task costs more than the one that waits
 _WORTH_A_WRITE = 1.0
 _LONGEST = 3600.0  # seconds; no single answer keeps a run waiting for longer
 _TOLD = 3  # refusals of one request, after which the run's journal tells of them, once
@@ -195,18 +194,12 @@ class Pace:
             timer.cancel()
         self.heed()
 
-    async def wait_until(self, moment: float, seen: float) -> None:
-        """Wait for a moment of the monotonic clock, unless there is something to heed; raises Rest if that is long.
-
-        `seen` is when the step was last looked at.
-        """
+    def rest_until(self, moment: float, seen: float) -> None:
+        """Raise Rest unless that moment of the monotonic clock has come; `seen` is when the step was last looked at."""
         now = monotonic()
-        seconds = moment - now
-        if seconds > _REST:
-            self.heed()
-            seconds = min(seconds, self.seconds_left())
+        if moment > now:
+            seconds = min(moment - now, self.seconds_left())
             raise Rest(seconds, unseen=now - seen if seconds >= self.settings.park_after else None)
-        await self.pause(max(0.0, seconds))
 
     async def _pause_or_outage(self, seconds: float) -> None:
         """Wait so long, or until shortly after the end of an outage."""

@@ -129,7 +129,7 @@ def test_a_run_tried_again_after_its_successor_answers_for_itself(stack: Stack) 
 
 def test_a_killed_worker_leaves_at_most_the_create_in_flight_in_doubt(stack: Stack) -> None:
     """Runs that only queued for the one open request are carried on, and none is created twice."""
-    requests = [RunRequest(assistant="clerk", input="[[say on]]", queue="narrow") for _ in range(60)]
+    requests = [RunRequest(assistant="clerk", input="[[slow 0.1]][[say on]]", queue="narrow") for _ in range(30)]
     with stack.worker(*serving("narrow"), **worst(stack), RUNWRIGHT_REQUEST_LIMIT="1") as killed:
         handles = runs.submit_many(requests)
         wait_until(lambda: sum(bool(stack.provider_runs(handle.id)) for handle in handles[:1]), "the first create")
