@@ -261,7 +261,7 @@ class Chain:
     async def _keep(self, created: Created) -> None:
         # A connection tells its first event when the model begins, which may be minutes after it was asked.
         age = 0.0 if self._can.resumes else monotonic() - self._sent
-        self._flight, self._lost = self._fly(created, age=age), False
+        self._flight, self._lost, self._asked = self._fly(created, age=age), False, ()
         self._created += 1
         await self._pace.write(progress.created, self.number, created.id, created.request_id)
         self._pace.emit("run.created", step=self.number, provider_id=created.id, request_id=created.request_id)

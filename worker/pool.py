@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 _LONGEST_WAIT = 5.0
 _MOST = 500  # units in one commit
 _CROWD = 250  # that wait for the next one
-_GATHER = 0.01  # seconds that units wait for those of other runs, where some have come shortly before
+_GATHER = 0.003  # seconds that units wait for those of other runs, where some have come shortly before
 _SHORTLY = 0.05
 _Waiting = tuple[Job, asyncio.Future[Any]]
 
