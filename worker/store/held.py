@@ -42,9 +42,11 @@ _ROWS = (
         Attempt.adopted,
         Attempt.reissued,
         Attempt.crashes,
+        Batch.budget_usd,
     )
     .join(Thread, Thread.id == Run.thread_id)
     .outerjoin(Attempt, (Attempt.run_id == Run.id) & (Attempt.number == Run.attempt))
+    .outerjoin(Batch, Batch.id == Run.batch_id)
     .where(Run.id.in_(bindparam("runs", expanding=True)))
     .order_by(Run.id)
 )
@@ -53,7 +55,6 @@ _UNLOCKED_ONES = _ROWS.with_for_update(of=Run, skip_locked=True)
 _UNFINISHED = select(ToolCall.run_id, ToolCall.call_id).where(
     ToolCall.run_id.in_(bindparam("runs", expanding=True)), ToolCall.finished_at.is_(None)
 )
-_BUDGETED = select(Batch.id).where(Batch.id.in_(bindparam("batches", expanding=True)), Batch.budget_usd.is_not(None))
 _under_thread: set[Unit] = set()
 
 
@@ -92,17 +93,11 @@ class Group:
         self.connection = connection
         self._runs = [job.claim.run_id for job in jobs]
         self._threads = [job.claim.thread_id for job in jobs]
-        self._batches = list({job.claim.batch_id for job in jobs if job.claim.batch_id})
 
     @cached_property
     def unfinished(self) -> set[tuple[str, str]]:
         """Return the (run, call) pairs that have no output yet."""
         return {(run, call) for run, call in self.connection.execute(_UNFINISHED, {"runs": self._runs})}
-
-    @cached_property
-    def budgeted(self) -> set[str]:
-        """Return the batches that have a budget."""
-        return set(self.connection.execute(_BUDGETED, {"batches": self._batches}).scalars()) if self._batches else set()
 
     @cached_property
     def next_in_line(self) -> dict[str, locks.Waiting]:
@@ -157,7 +152,7 @@ class Hold:
             output_tokens=(row.output_tokens or 0) + usage.output_tokens,
             cost_usd=None if cost is None else round((row.cost_usd or 0.0) + cost, COST_DIGITS),
         )
-        if cost and self.claim.batch_id in self.group.budgeted:
+        if cost and row.budget_usd is not None:
             self.writes.insert(Spending, {"batch_id": self.claim.batch_id, "cost_usd": cost})
 
     def adopt(self, step: int) -> None:
