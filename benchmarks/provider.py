@@ -198,10 +198,15 @@ class Provider:
         return 200, body
 
     def stream(self, created: Json, transport: asyncio.Transport) -> None:
-        """Tell the events of a response that was just created."""
-        kept = self._responses[created["id"]]
+        """Tell the events of a response that was just created; its run has ended when the last of them is told."""
+        kept, run = self._responses[created["id"]], (created.get("metadata") or {}).get("run_id", "")
+
+        def ends() -> None:
+            if self._ends.get(run) == kept["until"]:
+                self._ends[run] = time.time()
+
         (item,) = kept["output"]
-        streaming = Streaming(transport, item, lambda: self._look(created["id"], {})[1])
+        streaming = Streaming(transport, item, lambda: self._look(created["id"], {})[1], ends)
         streaming.begin(kept["until"] - time.time())
 
     def _cancel(self, ident: str, body: Json) -> tuple[int, Json]:

@@ -18,11 +18,14 @@ Json = dict[str, Any]
 
 
 class Streaming:
-    """One response on its way; `look` returns its body as it is now."""
+    """One response on its way; `look` returns its body as it is now, `ends` is called just before the last event."""
 
-    def __init__(self, transport: asyncio.Transport, output: Json, look: Callable[[], Json]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, output: Json, look: Callable[[], Json], ends: Callable[[], None]
+    ) -> None:
         self._transport = transport
         self._look = look
+        self._ends = ends
         self._loop = asyncio.get_running_loop()
         self._pieces = list(_pieces(output))
 
@@ -37,7 +40,9 @@ class Streaming:
             self._write(_chunk(self._pieces.pop(0)))
             self._loop.call_later(self._pause, self._go_on)
         elif (body := self._look())["status"] == "completed":
-            self._write(_chunk(_event("completed", body)), _chunk(b""))
+            last = _chunk(_event("completed", body))
+            self._ends()
+            self._write(last, _chunk(b""))
         else:  # the timers of a loop are a little early
             self._loop.call_later(0.001, self._go_on)
 
