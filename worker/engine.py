@@ -19,7 +19,7 @@ from worker.errors import LostClaim
 from worker.lease import Lease
 from worker.pace import Held
 from worker.parts import Parts
-from worker.reaping import Strays, reap
+from worker.reaping import Reaper, Strays
 from worker.runner import Runner
 from worker.sharing import Share, rung
 from worker.store import claiming, leases
@@ -125,7 +125,7 @@ class Engine:
         self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         self._parts = self._make_parts()
         self._settings = self._parts.settings
-        self._strays = Strays(self._parts.store)
+        self._reaper, self._strays = Reaper(self._parts), Strays(self._parts.store)
         self._share = Share(self._settings.idle_poll / 2)
         await self._register()
         self.ready.set()
@@ -289,7 +289,7 @@ class Engine:
                 self._parts.events.emit("worker.tended")
                 if await self._strays.release(self.worker, self._held):
                     self._due.set()
-            if await reap(self._parts, self._lease):
+            if await self._reaper.reap(self._lease):
                 self._due.set()
 
     # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────

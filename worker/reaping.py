@@ -1,6 +1,7 @@
 """Runs that nobody drives any more: those of workers that are gone, and our own that a lost answer has left behind."""
 
 from collections.abc import Collection
+from time import monotonic
 
 import structlog
 
@@ -12,13 +13,24 @@ from worker.store import leases
 _log = structlog.get_logger(__name__)
 
 
-async def reap(parts: Parts, lease: Lease) -> int:
-    """Make the runs of dead workers due, while our own lease holds, and return how many there were."""
-    if not (lease.valid() and await parts.store.read(leases.any_dead)):
-        return 0
-    if count := await parts.store.write(leases.reap, lease.settled, parts.settings.lease):
-        parts.events.emit("worker.reaped", runs=count)
-    return count
+class Reaper:
+    """Makes the runs of dead workers due; asks the database only when a lease may have run out."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._next_look = 0.0
+
+    async def reap(self, lease: Lease) -> int:
+        """Return how many runs were made due; none while our own lease does not hold."""
+        if not lease.valid() or monotonic() < self._next_look:
+            return 0
+        left = await self._parts.store.read(leases.soonest_end)
+        if left > 0:
+            self._next_look = monotonic() + min(left, self._parts.settings.lease)
+            return 0
+        if count := await self._parts.store.write(leases.reap, lease.settled, self._parts.settings.lease):
+            self._parts.events.emit("worker.reaped", runs=count)
+        return count
 
 
 class Strays:

@@ -1,9 +1,10 @@
 """The lease of a worker: one row that keeps all its runs, by the database's clock; and what to do when it ends."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from worker.conditions import OWNED
 from worker.dbtime import from_now
@@ -57,9 +58,13 @@ def leave(connection: Connection, worker: str) -> int:
     return _let_go(connection, "released", worker)
 
 
-def any_dead(connection: Connection) -> bool:
-    """Tell whether there is a worker whose lease ran out, without the lock that writers take."""
-    return connection.execute(select(Worker.id).where(Worker.lease_until <= from_now()).limit(1)).first() is not None
+def soonest_end(connection: Connection) -> float:
+    """Return in how many seconds the first lease runs out if it is not renewed; not above 0 where one has.
+
+    A lease only ever grows, and a new one is a whole one: until then no worker can be dead. It takes no writer's lock.
+    """
+    first, now = connection.execute(select(func.min(Worker.lease_until), from_now())).one()
+    return math.inf if first is None else float((first - now).total_seconds())
 
 
 def reap(connection: Connection, settled: Callable[[], bool] = lambda: True, lease: float = 0.0) -> int:
