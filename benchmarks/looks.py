@@ -1,6 +1,6 @@
 """`python -m benchmarks.looks`: how many looks a step costs and how late its end is seen, by ways to choose the pauses.
 
-A simulation: no server, no clock, the same every time. It decided the numbers in worker/looks.py and lifetable.py.
+A simulation: no server, no clock, the same every time. It decided the numbers in worker/run/looks.py and lifetable.py.
 """
 
 import heapq
@@ -15,7 +15,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.table import Table
 
-from worker.looks import Factors, Looks
+from worker.run.looks import Factors, Looks
 
 ANSWER = 0.02
 """Seconds that a look takes when nothing holds it up, half to one and a half times."""

@@ -16,16 +16,17 @@ from tasks.hooks import hook
 from tools.errors import Unreadable
 from tools.extract import SUFFIXES, extract_text
 from tools.text import storable
-from worker import tokens, windows
+from worker import tokens
+from worker.assistants import windows
+from worker.assistants.prices import Prices
+from worker.broker.wire import DEFAULT_QUEUE
+from worker.care.maintenance import ring_due
 from worker.errors import UsageError
-from worker.maintenance import ring_due
-from worker.prices import Prices
 from worker.producer import Producer
 from worker.response import Usage
 from worker.store import assistants, batches, budgets, reading
 from worker.store.database import Database
 from worker.store.submitting import Accepted
-from worker.wire import DEFAULT_QUEUE
 
 PRIORITY = 4
 """Below that of single runs, so that who waits for an answer does not wait for a batch."""

@@ -10,7 +10,8 @@ from celery.exceptions import Ignore
 from pydantic import TypeAdapter, ValidationError
 
 from tasks import runs
-from worker import doorbell, maintenance, messenger, wire
+from worker.broker import doorbell, wire
+from worker.care import maintenance, messenger
 from worker.errors import UsageError
 from worker.producer import producer
 from worker.store.database import PASSING

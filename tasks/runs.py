@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from tasks.checks import check_json
 from tasks.hooks import hook
-from worker import windows
+from worker.assistants import windows
+from worker.broker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE, QUEUE_PREFIX
 from worker.errors import UsageError
 from worker.lifecycle import TERMINAL, Status
 from worker.producer import Producer, producer
@@ -25,8 +26,7 @@ from worker.store import assistants, reading, submitting
 from worker.store.assistants import Version
 from worker.store.reading import RunView
 from worker.store.submitting import Accepted, NewRun
-from worker.telling import RunEvent
-from worker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE, QUEUE_PREFIX
+from worker.watching.telling import RunEvent
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,98}")
 OnBusy = Literal["enqueue", "reject"]

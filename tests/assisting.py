@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from tests.scripted import KEY, Request, Script, answer, scripted
 from tools.registry import Tool
+from worker.assistants.prices import Prices
 from worker.backends.assistants.backend import HEADERS, AssistantsBackend
 from worker.backends.base import Step
 from worker.backends.transport.connections import Http
-from worker.prices import Prices
 from worker.response import Answer
 
 T = TypeVar("T")

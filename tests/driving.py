@@ -3,9 +3,9 @@
 import asyncio
 from contextlib import suppress
 
-from worker.pace import Held
 from worker.parts import Parts
-from worker.runner import Runner
+from worker.run.pace import Held
+from worker.run.runner import Runner
 
 
 async def drive_on(held: Held, bench: Parts) -> None:

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from tests.scripted import KEY, Script, scripted, step
+from worker.assistants.prices import Prices
 from worker.backends.base import Created, Ended, Step
 from worker.backends.foreground.backend import ForegroundBackend
 from worker.backends.foreground.chat import Chat
 from worker.backends.foreground.connection import Patience
 from worker.backends.foreground.stateless import Stateless
 from worker.backends.transport.connections import Http
-from worker.prices import Prices
 
 T = TypeVar("T")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nx-request-id: req_1\r\n\r\n"

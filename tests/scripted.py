@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import pytest
 
 from tools.registry import Tool
+from worker.assistants.prices import Prices
 from worker.backends.base import Step
 from worker.backends.responses.backend import ResponsesBackend
 from worker.backends.transport.connections import Http
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.response import Answer
 
 KEY = "sk-never-shown-0123456789"

@@ -9,19 +9,19 @@ import fakeredis
 from tests.conformance.ground import Ground
 from tools.execution import Executor
 from tools.registry import Registry, tool_of
+from worker.assistants.prices import Prices
 from worker.backends.base import Created, Ended, Look, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.choice import Backends
 from worker.backends.places import PROTOCOLS, Place
-from worker.events import Events
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
-from worker.looks import Looks
-from worker.outage import Outage
+from worker.observation.events import Events
 from worker.parts import Parts
 from worker.pool import StorePool
-from worker.prices import Prices
 from worker.response import Opened
+from worker.run.looks import Looks
+from worker.run.outage import Outage
 from worker.settings import Settings
 
 SOON = {

@@ -14,8 +14,9 @@ from celery.worker import state as worker_state
 from sqlalchemy.exc import SQLAlchemyError
 
 from tools.errors import ToolError
-from worker import control, telemetry, wire
+from worker.broker import control, wire
 from worker.errors import RunwrightError
+from worker.observation import telemetry
 from worker.producer import producer
 from worker.service import WorkerService
 from worker.settings import Settings

@@ -17,10 +17,10 @@ import uvloop
 
 from worker.errors import LostClaim
 from worker.lease import Lease
-from worker.pace import Held
 from worker.parts import Parts
 from worker.reaping import Reaper, Strays
-from worker.runner import Runner
+from worker.run.pace import Held
+from worker.run.runner import Runner
 from worker.sharing import Share, rung
 from worker.store import claiming, leases
 from worker.store.claiming import Claim

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from tools.execution import Executor
 from tools.registry import Registry
 from worker.backends.choice import Backends
-from worker.events import Events
 from worker.limits.gates import Gates
-from worker.looks import Looks
-from worker.outage import Outage
+from worker.observation.events import Events
 from worker.pool import StorePool
+from worker.run.looks import Looks
+from worker.run.outage import Outage
 from worker.settings import Settings
 
 

@@ -2,16 +2,16 @@
 
 from functools import cache, cached_property
 
-from worker.doorbell import Doorbell
+from worker.broker.doorbell import Doorbell
+from worker.broker.notice import Ear, Notices
 from worker.errors import SettingsError
 from worker.lifecycle import TERMINAL, Status
-from worker.live import Live
-from worker.notice import Ear, Notices
 from worker.settings import Settings
 from worker.store import asking, reading, schema
 from worker.store.database import Database
 from worker.store.reading import RunView
-from worker.watching import Watcher
+from worker.watching.live import Live
+from worker.watching.watcher import Watcher
 
 
 class Producer:

@@ -11,30 +11,32 @@ from celery import Celery
 
 from tools.execution import Executor
 from tools.registry import Registry
-from worker import crashpoints, doorbell, telemetry, urls
+from worker import crashpoints, urls
+from worker.assistants.prices import Prices
 from worker.backends.choice import Backends
 from worker.backends.places import DEFAULT_KEY, Place
-from worker.delivery import Delivery
+from worker.broker import doorbell
+from worker.broker.delivery import Delivery
+from worker.broker.notice import EndNotices, Notices
+from worker.broker.outlet import Outlet
 from worker.engine import Engine
 from worker.errors import SettingsError
-from worker.events import Events
-from worker.flower import FlowerEvents
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
-from worker.live import Broadcast, Live
-from worker.looks import Looks
-from worker.metrics import Metrics
-from worker.notice import EndNotices, Notices
-from worker.outage import Outage
-from worker.outlet import Outlet
+from worker.observation import telemetry
+from worker.observation.events import Events
+from worker.observation.flower import FlowerEvents
+from worker.observation.metrics import Metrics
+from worker.observation.probe import Probe, signs
+from worker.observation.vitals import Vitals
 from worker.parts import Parts
 from worker.pool import StorePool
-from worker.prices import Prices
-from worker.probe import Probe, signs
+from worker.run.looks import Looks
+from worker.run.outage import Outage
 from worker.settings import Settings
 from worker.store import assistants, durations, schema
 from worker.store.database import Database
-from worker.vitals import Vitals
+from worker.watching.live import Broadcast, Live
 
 _log = structlog.get_logger(__name__)
 _SPARE = 10.0  # seconds beyond all limits of its own that the engine gets to end

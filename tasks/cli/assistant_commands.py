@@ -9,7 +9,7 @@ import yaml
 
 from tasks.cli.output import JsonOption, emit, note, say
 from tools.registry import Registry
-from worker.assistants import load
+from worker.assistants.configuration import load
 from worker.producer import Producer, producer
 from worker.store import assistants
 from worker.store.assistants import Version

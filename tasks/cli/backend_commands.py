@@ -11,7 +11,7 @@ from tasks.cli.output import OUT, JsonOption, clean, emit, note, say
 from tasks.cli.run_tables import table_of
 from worker import urls
 from worker.backends.places import PROTOCOLS, Capabilities, Place
-from worker.errands import Errand, Outcome, Target
+from worker.care.errands import Errand, Outcome, Target
 from worker.producer import producer
 from worker.settings import Settings
 from worker.store import assistants

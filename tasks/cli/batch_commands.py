@@ -13,11 +13,11 @@ from tasks.cli.output import ERR, OUT, JsonOption, dollars, emit, note, number, 
 from tasks.cli.progress import watch
 from tasks.cli.run_commands import OnEndOption
 from tasks.cli.tables import batches_table, progress_json, results_table
+from worker.broker.wire import DEFAULT_QUEUE
 from worker.producer import producer
 from worker.store import batches as store
 from worker.store.batches import Progress
 from worker.store.choosing import Chosen
-from worker.wire import DEFAULT_QUEUE
 
 app = typer.Typer(name="batch", help="One run for each of many documents.", no_args_is_help=True)
 

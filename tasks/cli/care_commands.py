@@ -8,9 +8,9 @@ import typer
 from tasks.cli import errands
 from tasks.cli.bar import bar
 from tasks.cli.output import ERR, JsonOption, emit, note, say
-from worker import doctor as doctoring
-from worker import maintenance
-from worker.doctor import Verdict
+from worker.care import doctor as doctoring
+from worker.care import maintenance
+from worker.care.doctor import Verdict
 from worker.producer import producer
 from worker.settings import Settings
 from worker.store.database import Database

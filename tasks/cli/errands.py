@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from worker.errands import Errand, Outcome, Target
+from worker.care.errands import Errand, Outcome, Target
 from worker.errors import RunwrightError
 from worker.settings import environment
 
@@ -15,7 +15,7 @@ def send(errand: Errand, targets: Sequence[Target]) -> Iterator[Outcome]:
     if not targets:
         return
     with subprocess.Popen(  # noqa: S603 - our own module, no shell
-        [sys.executable, "-m", "worker.messenger", errand.value],
+        [sys.executable, "-m", "worker.care.messenger", errand.value],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

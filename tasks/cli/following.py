@@ -7,7 +7,7 @@ from tasks.cli.waiting import LISTS, hint
 from worker.lifecycle import TERMINAL, Status
 from worker.producer import producer
 from worker.store.reading import RunView
-from worker.telling import RunEvent
+from worker.watching.telling import RunEvent
 
 
 def follow(handle: runs.RunHandle, *, after: str | None, timeout: float | None, as_json: bool) -> RunView:

@@ -17,10 +17,10 @@ from tasks.cli.progress import watch
 from tasks.cli.stack import Stack
 from tasks.cli.tables import progress_json, results_table
 from worker import urls
+from worker.broker.wire import celery_queue
 from worker.errors import UsageError
 from worker.producer import Producer
 from worker.settings import Settings, environment
-from worker.wire import celery_queue
 
 SAMPLES = Path("samples")
 ASSISTANTS = Path("assistants.yaml")

@@ -19,12 +19,12 @@ from tasks.cli.waiting import hint, waits_for
 from tools.errors import Unreadable
 from tools.extract import SUFFIXES, extract_text, read_bytes
 from tools.text import decode, storable
+from worker.broker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE
 from worker.errors import UsageError
 from worker.lifecycle import Status
 from worker.producer import producer
 from worker.store import batches, groups, reading
 from worker.store.reading import RunView
-from worker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE
 
 app = typer.Typer()
 

@@ -9,7 +9,7 @@ import typer
 from tasks.cli.output import OUT, JsonOption, emit, number, pairs, say
 from tasks.cli.tables import errors_table, queues_table, workers_table
 from tasks.cli.waiting import NO_WORKER
-from worker import maintenance
+from worker.care import maintenance
 from worker.producer import producer
 from worker.store import overview, pausing
 from worker.store.overview import Overview

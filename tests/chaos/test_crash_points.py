@@ -21,7 +21,8 @@ from tests.chaos.effects import TOOLS
 from tests.chaos.scenarios import HOOK, LAST, PLACES, REFUSED, Scenario
 from tests.nursery import Forked, Nursery
 from tests.servers import Stack, wait_until
-from worker import urls, wire
+from worker import urls
+from worker.broker import wire
 from worker.lifecycle import TERMINAL
 from worker.models import Outgoing, Run
 from worker.producer import producer

@@ -12,8 +12,8 @@ from tests.servers import Simulator
 from tests.workbench import parts
 from tools.registry import tool
 from worker.models import Attempt, EventRow, ToolCall
-from worker.pace import Held
 from worker.parts import Parts
+from worker.run.pace import Held
 from worker.store import assistants, leases
 
 LIMIT = 20.0  # seconds that anything may take

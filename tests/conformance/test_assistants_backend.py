@@ -9,9 +9,9 @@ import pytest
 from tests.assisting import MADE, NO_RUNS, RUN, asked, doing, page, routes
 from tests.conformance.test_responses_backend import LOST, PAGE, limit
 from tests.scripted import KEY, Request, Script, answer, saying, transience
+from worker.assistants.prices import Prices
 from worker.backends.base import Done, Failed, NeedsTools, Pending, Tail
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.response import Answer, Asked, Usage
 
 AT = "thread_1/run_1"

@@ -12,8 +12,8 @@ import pytest
 from tests.assisting import assistants_at, doing
 from tests.recordings import Exchange, exchanges, need
 from tests.scripted import Request, answer, scripted
+from worker.assistants.prices import Prices
 from worker.backends.base import Created, Done, NeedsTools, Pending
-from worker.prices import Prices
 from worker.response import Answer, Asked, Usage
 
 NO_STEPS = Exchange("", "GET", "", 200, json.dumps({"object": "list", "data": [], "has_more": False}))

@@ -6,10 +6,10 @@ import contextlib
 import pytest
 
 from tests.scripted import Request, answer, saying, scripted, step
+from worker.assistants.prices import Prices
 from worker.backends.choice import Backends
 from worker.backends.places import PROTOCOLS, Place
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.settings import Settings
 
 SECRETS = {"OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj-1", "OPENAI_CUSTOM_HEADERS": "X-Gateway: let-me-in"}

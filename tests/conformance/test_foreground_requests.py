@@ -10,11 +10,11 @@ from tests.conformance.test_responses_requests import ALL, ANSWERS, LOADED, SCHE
 from tests.foreground import DIALECTS, foreground, piece, taken
 from tests.recordings import published
 from tests.scripted import Request, answer, saying, scripted, step
+from worker.assistants.prices import Prices
 from worker.backends.base import Step
 from worker.backends.foreground.chat import Chat
 from worker.backends.foreground.stateless import Stateless
 from worker.backends.places import FOR_A_MODEL, PROTOCOLS
-from worker.prices import Prices
 
 PATHS = {"chat": "/chat/completions", "responses-stateless": "/responses"}
 NAMES = {"chat": "CreateChatCompletionRequest", "responses-stateless": "CreateResponse"}

@@ -20,11 +20,11 @@ from worker.backends.choice import MAKERS
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses.backend import ResponsesBackend
 from worker.lifecycle import Event, Status
-from worker.pace import Held
+from worker.run.pace import Held
 from worker.store import assistants, leases, ledger, reading
 from worker.store.reading import RunView
 from worker.store.settling import End
-from worker.watching import Watcher
+from worker.watching.watcher import Watcher
 
 CALL = '[[call look_up {"name": "x"}]]'
 HOSTED = {"code_interpreter": {"file_ids": []}, "file_search": {"vector_store_ids": ["vs_1"]}}

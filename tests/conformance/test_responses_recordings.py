@@ -13,9 +13,9 @@ from openai.types.responses.response_usage import ResponseUsage
 
 from tests.recordings import Exchange, exchanges, need
 from tests.scripted import Request, answer, backend_at, scripted, step
+from worker.assistants.prices import Prices
 from worker.backends.base import Done, Look, NeedsTools, Pending
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.response import Asked, HostedCall, Usage
 
 

@@ -11,7 +11,7 @@ from openai.types.responses.response_create_params import BackgroundOptions
 from tests.recordings import published
 from tests.scripted import EMPTY, Request, answer, backend_at, saying, scripted, step, transience
 from tools.registry import Registry
-from worker.assistants import AssistantConfig
+from worker.assistants.configuration import AssistantConfig
 from worker.backends.base import Step
 from worker.backends.places import FOR_A_MODEL, PROTOCOLS
 from worker.errors import ProviderError

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import insert, text, update
 
 from tests.conformance.ground import PLACE, Ground
-from worker import doctor
 from worker.backends.places import Place
+from worker.care import doctor
+from worker.care.errands import Errand, Outcome, Target
 from worker.dbtime import from_now
-from worker.errands import Errand, Outcome, Target
 from worker.lifecycle import Event, Status
 from worker.models import Batch, Outgoing, Run, Thread, ToolCall, Worker
 from worker.response import Opened

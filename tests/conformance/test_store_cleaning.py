@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from tests.conformance.ground import PLACE, Ground
-from worker import maintenance
 from worker.backends.places import PROTOCOLS, Place
+from worker.care import maintenance
+from worker.care.errands import Errand, Outcome, Target
+from worker.care.maintenance import Cleaned
 from worker.dbtime import from_now
-from worker.errands import Errand, Outcome, Target
-from worker.maintenance import Cleaned
 from worker.models import Conversation, EventRow, Item, Run, Thread, ToolCall
 from worker.settings import Settings
 from worker.store import asking, cleaning, submitting

@@ -9,9 +9,9 @@ from tests.conformance.ground import COMPLETE, Ground
 from tests.conformance.test_store_plans import plan, statements
 from worker.dbtime import from_now
 from worker.lifecycle import Event
-from worker.looks import Looks
 from worker.models import EventRow
 from worker.response import Asked, Usage
+from worker.run.looks import Looks
 from worker.store import assistants, durations, progress
 from worker.store.settling import End
 

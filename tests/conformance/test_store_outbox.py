@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import update
 
 from tests.conformance.ground import COMPLETE, Ground
+from worker.broker.delivery import task_id
 from worker.dbtime import from_now
-from worker.delivery import task_id
 from worker.lifecycle import Event
 from worker.models import Outgoing
 from worker.store import asking, held, outbox, settling

@@ -53,7 +53,7 @@ def test_the_list_of_commands_imports_none_of_them(imports: Imports) -> None:
 def test_submitting_imports_what_submitting_takes(imports: Imports) -> None:
     """Expected: the database and the doorbell; no provider's client, no engine, no Celery, no other command."""
     found = imports("submit", "--assistant", "clerk", "x")
-    assert {"sqlalchemy", "redis", "tasks.cli.run_commands", "worker.doorbell"} <= found
+    assert {"sqlalchemy", "redis", "tasks.cli.run_commands", "worker.broker.doorbell"} <= found
     assert not found & HEAVY
     assert {one for one in found if one.endswith("_commands")} == {"tasks.cli.run_commands"}
 

@@ -9,7 +9,7 @@ from celery.worker.consumer import Consumer as CelerysConsumer
 from redis.exceptions import ConnectionError as Lost
 
 from tests.chaos.breakables import breakable_redis
-from worker.consumer import Consumer
+from worker.broker.consumer import Consumer
 
 kombu: Any = untyped
 

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from tasks import runs
 from tasks.runs import RunHandle, RunRequest
 from tests.servers import CeleryWorker, Stack, wait_until
-from worker import urls, wire
+from worker import urls
+from worker.broker import wire
 from worker.errors import KeyReused, UnknownRun, UsageError
 from worker.lifecycle import Status
 from worker.models import Run

@@ -11,8 +11,9 @@ import pytest
 import redis
 from celery import Celery
 
-from worker import urls, wire
-from worker.doorbell import Doorbell
+from worker import urls
+from worker.broker import wire
+from worker.broker.doorbell import Doorbell
 from worker.settings import Settings
 
 # What differs from one message to the next; reply_to names who waits for a result, and nobody does.

@@ -19,9 +19,9 @@ from tasks import batches, runs
 from tasks.batches import Document
 from tests.servers import REAPER, CeleryWorker, Simulator, Stack, stack, wait_until
 from worker import embedded
+from worker.broker.notice import Ear, Notices
 from worker.errors import ThreadBusy
 from worker.lifecycle import Status
-from worker.notice import Ear, Notices
 from worker.producer import producer
 from worker.settings import Settings
 from worker.store import outbox

@@ -16,7 +16,7 @@ from tests.servers import CeleryWorker, Stack
 from worker import urls
 from worker.lifecycle import Status
 from worker.store import reading
-from worker.telling import RunEvent
+from worker.watching.telling import RunEvent
 
 pytestmark = pytest.mark.parametrize("stack", ["postgresql"], indirect=True, scope="module")
 

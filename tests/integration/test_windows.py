@@ -8,10 +8,10 @@ from sqlalchemy import select
 from tasks import batches, runs
 from tasks.batches import Document
 from tests.servers import CeleryWorker, Stack, wait_until
+from worker.assistants.prices import Prices
 from worker.errors import UsageError
 from worker.lifecycle import Status
 from worker.models import Run
-from worker.prices import Prices
 from worker.producer import producer
 from worker.store.batches import Progress, progress
 

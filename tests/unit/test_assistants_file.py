@@ -7,10 +7,10 @@ import pytest
 from openai.types.responses import response_create_params, service_tier
 from openai.types.shared import reasoning_effort
 
-from worker.assistants import AssistantConfig, load
+from worker.assistants.configuration import AssistantConfig, load
+from worker.assistants.windows import WINDOWS
 from worker.backends.places import PROTOCOLS
 from worker.errors import UsageError
-from worker.windows import WINDOWS
 
 TOOLS = ["calculate", "lookup_table"]
 MUST_HOLD = "the file must hold `assistants:` and below it each assistant by its name"

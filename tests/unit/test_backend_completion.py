@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted import step
+from worker.assistants.prices import Prices
 from worker.backends.base import Done, Ended, Failed, NeedsTools, Step
 from worker.backends.foreground.completion import Completion
 from worker.backends.foreground.connection import PartialAnswer
 from worker.backends.foreground.stateless import Spoken
 from worker.backends.transport.sse import Reader
-from worker.prices import Prices
 from worker.response import Usage
 
 PRICES = Prices.load()

@@ -15,11 +15,11 @@ from tests.driving import drive_on
 from tests.workbench import Provider, parts
 from tools.registry import tool
 from worker.backends.base import Pending
-from worker.calls import Calls
 from worker.lifecycle import Status
 from worker.models import ToolCall
-from worker.pace import Held, Pace
 from worker.response import Answer, Asked, Opened, Usage
+from worker.run.calls import Calls
+from worker.run.pace import Held, Pace
 from worker.store import assistants, deciding, ledger, progress, settling
 from worker.store.asking import ask_cancel
 from worker.store.claiming import Claim

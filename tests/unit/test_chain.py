@@ -18,9 +18,9 @@ from worker.backends.base import Created, Done, Ended, Failed, Look, Step, Tail
 from worker.errors import ProviderError
 from worker.lifecycle import Status
 from worker.models import Attempt
-from worker.pace import Held
 from worker.parts import Parts
 from worker.response import Opened, Usage
+from worker.run.pace import Held
 from worker.store import assistants, leases, progress
 
 ANSWER = Done("an answer", Usage(), "item_1")

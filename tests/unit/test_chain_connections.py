@@ -15,8 +15,8 @@ from worker.backends.places import PROTOCOLS
 from worker.lifecycle import Status
 from worker.models import Attempt
 from worker.models import Item as Row
-from worker.pace import Held
 from worker.response import Item, Opened, Usage
+from worker.run.pace import Held
 from worker.store import assistants
 
 SAID: tuple[Item, ...] = ({"role": "user", "content": "ask"}, {"role": "assistant", "content": "an answer"})

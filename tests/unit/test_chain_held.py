@@ -14,9 +14,9 @@ from worker.backends.base import Created, Done, Failed, Look, NeedsTools, Step
 from worker.backends.places import PROTOCOLS
 from worker.errors import ProviderError
 from worker.lifecycle import Status
-from worker.pace import Held
 from worker.parts import Parts
 from worker.response import Asked, Usage
+from worker.run.pace import Held
 from worker.store import asking, assistants, leases, progress
 
 ASSISTANTS = {"model": "m", "backend": {"protocol": "assistants"}, "tools": ["peek"]}

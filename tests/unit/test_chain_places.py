@@ -17,8 +17,8 @@ from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools,
 from worker.backends.places import PROTOCOLS, Place
 from worker.lifecycle import Status
 from worker.models import Conversation, ToolCall
-from worker.pace import Held
 from worker.response import Asked, Item, Opened, Usage
+from worker.run.pace import Held
 from worker.settings import Settings
 from worker.store import assistants, items, leases
 

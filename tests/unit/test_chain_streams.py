@@ -10,8 +10,8 @@ from tests.unit.test_chain import drive, drive_and_tell
 from tests.workbench import Provider, parts
 from worker.backends.base import Created, Done, Ended, Failed, Look, Pending, Step
 from worker.lifecycle import Status
-from worker.pace import Held
 from worker.response import Usage
+from worker.run.pace import Held
 from worker.store import assistants
 
 ANSWER = Done("an answer", Usage(), "item_1")

@@ -11,11 +11,11 @@ from tests.unit.test_chain import drive, drive_and_tell
 from tests.workbench import Provider, parts
 from tools.registry import tool
 from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Pending
-from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.models import Spending
-from worker.pace import Held, Pace
 from worker.response import Asked, Usage
+from worker.run.flight import Flight
+from worker.run.pace import Held, Pace
 from worker.store import assistants, batches
 
 USED = Usage(1_000, 100, 1.0)

@@ -23,7 +23,7 @@ from worker.errors import RunwrightError
 from worker.lifecycle import Status
 from worker.store.overview import Overview, WorkerView
 from worker.store.reading import RunView
-from worker.telling import RunEvent
+from worker.watching.telling import RunEvent
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 CALL = {"name": "pay", "arguments": "{}", "output": None, "status": "asked", "error": None, "call_id": "c1"}

@@ -8,9 +8,9 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import select
 
 from tests.conformance.ground import Ground
-from worker.delivery import Delivery
+from worker.broker.delivery import Delivery
+from worker.broker.outlet import Outlet
 from worker.models import Outgoing
-from worker.outlet import Outlet
 from worker.settings import Settings
 from worker.store import outbox
 

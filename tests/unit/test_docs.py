@@ -19,7 +19,9 @@ from tasks.cli import running
 from tasks.cli.main import COMMANDS
 from tools.context import ToolContext
 from tools.registry import Registry, tool, tool_of
-from worker import assistants, doctor, wire
+from worker.assistants import configuration as assistants
+from worker.broker import wire
+from worker.care import doctor
 from worker.lifecycle import MOVES, TERMINAL, Status
 from worker.models import Base
 from worker.settings import Settings

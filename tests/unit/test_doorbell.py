@@ -6,8 +6,8 @@ import fakeredis
 import pytest
 import redis
 
-from worker import doorbell
-from worker.doorbell import Doorbell
+from worker.broker import doorbell
+from worker.broker.doorbell import Doorbell
 from worker.settings import Settings
 
 

@@ -16,14 +16,14 @@ from worker.backends.places import Place
 from worker.dbtime import from_now
 from worker.engine import Engine
 from worker.errors import ProviderError
-from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.limits.asking import Limits
 from worker.limits.gates import Gates
 from worker.models import Attempt, EventRow, Run
-from worker.pace import Held, Pace
 from worker.parts import Parts
 from worker.response import Usage
+from worker.run.flight import Flight
+from worker.run.pace import Held, Pace
 from worker.store import asking, leases
 
 HOUR = 3600.0

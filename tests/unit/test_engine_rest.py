@@ -15,11 +15,11 @@ from tests.workbench import Provider, parts
 from worker.backends.base import Created, Done, Failed, Look, Pending
 from worker.backends.bounds import Readers
 from worker.engine import Engine
-from worker.flight import Flight
 from worker.lifecycle import Status
 from worker.models import EventRow, Message
-from worker.pace import Held, Pace, Rest
 from worker.response import Usage
+from worker.run.flight import Flight
+from worker.run.pace import Held, Pace, Rest
 from worker.store import asking, leases
 
 HOUR = 3600.0

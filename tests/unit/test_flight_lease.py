@@ -8,9 +8,9 @@ import pytest
 from tests.conformance.ground import Ground
 from tests.workbench import Provider, parts
 from worker.backends.base import Created, Done
-from worker.flight import Flight
-from worker.pace import HandOver, Held, Pace
 from worker.response import Usage
+from worker.run.flight import Flight
+from worker.run.pace import HandOver, Held, Pace
 
 
 @pytest.fixture

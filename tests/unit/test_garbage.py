@@ -15,9 +15,9 @@ from tools.registry import tool
 from worker.backends.base import Created, Done, Look, NeedsTools, Pending, Step
 from worker.errors import ProviderError
 from worker.lifecycle import Status
-from worker.pace import Held
 from worker.parts import Parts
 from worker.response import Asked, Usage
+from worker.run.pace import Held
 from worker.store import assistants
 
 RUNS = 20

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.lifetable import LifeTable
+from worker.run.lifetable import LifeTable
 
 AGES = st.floats(0, 200_000)
 PRICES = st.floats(0.001, 10)

@@ -19,9 +19,9 @@ from worker.lifecycle import Status
 from worker.limits import line
 from worker.limits.asking import Limits
 from worker.limits.gates import Admission, Gates
-from worker.pace import Held
 from worker.parts import Parts
 from worker.response import Usage
+from worker.run.pace import Held
 from worker.store import assistants
 from worker.store.claiming import Claim
 

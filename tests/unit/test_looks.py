@@ -9,8 +9,8 @@ import pytest
 from benchmarks.looks import Learned, even, evenly, late, looks, simulate, skewed, tutorial
 from worker.backends.base import Done, Failed, Look, NeedsTools, Pending
 from worker.errors import ProviderError
-from worker.looks import PATIENT, Factors, Looks, Watch
 from worker.response import Usage
+from worker.run.looks import PATIENT, Factors, Looks, Watch
 
 KIND = ("helper", False)
 DONE = Done("an answer", Usage(), None)
@@ -129,7 +129,7 @@ def test_a_look_that_is_put_off_is_due_in_the_end(monkeypatch: pytest.MonkeyPatc
     pauses = iter([0.2, 0.7, 0.71])
     monkeypatch.setattr(worker, "pause", lambda *_: next(pauses))
     clock = monotonic()
-    monkeypatch.setattr("worker.looks.monotonic", lambda: clock)
+    monkeypatch.setattr("worker.run.looks.monotonic", lambda: clock)
     first = watch.due()
     assert first is not None
     clock = first

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.ground import Ground
-from worker.metrics import Backlog, Metrics
+from worker.observation.metrics import Backlog, Metrics
 from worker.response import Usage
 from worker.store.claiming import Claim
 from worker.store.overview import Due

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from worker.events import Events
-from worker.flower import FlowerEvents
+from worker.broker.outlet import Outlet
 from worker.lifecycle import Status
-from worker.outlet import Outlet
+from worker.observation.events import Events
+from worker.observation.flower import FlowerEvents
 from worker.store.claiming import Claim
 
 
@@ -133,7 +133,7 @@ def test_what_is_asked_for_soon_is_done_once_for_all_who_asked() -> None:
 
 def test_the_outlet_never_blocks_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no room left a call is dropped, not waited for."""
-    monkeypatch.setattr("worker.outlet._ROOM", 1)
+    monkeypatch.setattr("worker.broker.outlet._ROOM", 1)
     outlet = Outlet()
     outlet.put(lambda: None)
     finished = threading.Event()

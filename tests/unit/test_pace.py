@@ -16,9 +16,9 @@ from worker.backends.base import Created, Done, Look, NeedsTools, Step
 from worker.errors import ProviderError
 from worker.lifecycle import Status
 from worker.limits.gates import Admission
-from worker.pace import HandOver, Held, Pace
 from worker.parts import Parts
 from worker.response import Asked, Usage
+from worker.run.pace import HandOver, Held, Pace
 from worker.store import leases, reading
 from worker.store.claiming import Claim
 
@@ -85,7 +85,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
-        monkeypatch.setattr("worker.pace.monotonic", lambda: monotonic() + self._ahead)
+        monkeypatch.setattr("worker.run.pace.monotonic", lambda: monotonic() + self._ahead)
 
     def pass_hour(self) -> None:
         self._ahead += HOUR

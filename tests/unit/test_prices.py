@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.assistants.prices import Price, PriceList, Prices
 from worker.errors import SettingsError
-from worker.prices import Price, PriceList, Prices
 
 PRICES = Prices({"m": Price(input=2, output=8), "m-mini": Price(input=0.5, output=1)})
 

@@ -16,9 +16,9 @@ from tests.workbench import Provider, parts
 from worker.backends.base import Pending
 from worker.engine import Engine
 from worker.errors import SettingsError
-from worker.probe import Page, Probe, signs
+from worker.observation.probe import Page, Probe, signs
+from worker.observation.vitals import Bounded, Vitals
 from worker.settings import Settings
-from worker.vitals import Bounded, Vitals
 
 
 def get(probe: Probe, path: str) -> tuple[int, str]:

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from worker import telemetry
-from worker.metrics import Backlog, Metrics
+from worker.observation import telemetry
+from worker.observation.metrics import Backlog, Metrics
 
 ROOT = Path(__file__).parents[2]
 LOGGED = re.compile(r"_log\.(?:warning|error|critical|exception)\(\s*\"(\w+)\"")

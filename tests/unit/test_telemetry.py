@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
+from worker.observation.telemetry import configure
 from worker.settings import Settings
-from worker.telemetry import configure
 
 log = structlog.get_logger("worker.test")
 

@@ -12,16 +12,17 @@ from structlog.testing import capture_logs
 
 from tests.conformance.ground import Ground
 from tests.unit.test_observation import claim
-from worker import telemetry, urls
-from worker.events import Events
-from worker.live import Broadcast, Entry, Live, is_published
-from worker.outlet import Outlet
+from worker import urls
+from worker.broker.outlet import Outlet
+from worker.observation import telemetry
+from worker.observation.events import Events
 from worker.response import Asked, Usage
 from worker.settings import Settings
 from worker.store import deciding, progress, settling
 from worker.store.deciding import Kind
-from worker.telling import RunEvent
-from worker.watching import Watcher
+from worker.watching.live import Broadcast, Entry, Live, is_published
+from worker.watching.telling import RunEvent
+from worker.watching.watcher import Watcher
 
 
 class Stream(Live):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.runs import _usual_timeout
-from worker import windows
+from worker.assistants import windows
 from worker.response import Usage
 from worker.settings import Settings
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from worker.assistants.prices import Prices
 from worker.backends.assistants.backend import HEADERS, AssistantsBackend
 from worker.backends.base import Backend
 from worker.backends.foreground.backend import ForegroundBackend
@@ -14,7 +15,6 @@ from worker.backends.places import DEFAULT_KEY, Place
 from worker.backends.responses.backend import ResponsesBackend
 from worker.backends.transport.connections import Http
 from worker.errors import ProviderError, SettingsError
-from worker.prices import Prices
 from worker.settings import Settings
 
 T = TypeVar("T")

@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 
 from worker import tokens
 from worker.backends.base import Created, Ended, Failed, Step
+from worker.broker.wire import DEFAULT_PRIORITY
 from worker.errors import ProviderError
 from worker.limits.asking import Ask, Limits
 from worker.limits.gate import Gate
 from worker.limits.line import Line
 from worker.limits.shared import Shared
 from worker.store.claiming import Claim
-from worker.wire import DEFAULT_PRIORITY
 
 _PAUSE = 1.0  # seconds, where a refusal does not say how long to wait
 _LONGEST_PAUSE = 60.0  # a single answer does not stop the fleet for longer

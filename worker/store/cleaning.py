@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, null, or_, select, update
 
+from worker.care.errands import Target
 from worker.dbtime import from_now
-from worker.errands import Target
 from worker.models import Conversation, EventRow, Run, Thread
 from worker.store import items, ledger, locks
 

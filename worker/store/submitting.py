@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, case, func, insert, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 
+from worker.broker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE
 from worker.dbtime import from_now
 from worker.errors import KeyReused, ThreadBusy
 from worker.lifecycle import Status
 from worker.models import Run, Thread
 from worker.store import locks, many
 from worker.store.journal import record_many
-from worker.wire import DEFAULT_PRIORITY, DEFAULT_QUEUE
 
 _RUNS: Any = Run.__table__
 _NAMES = (

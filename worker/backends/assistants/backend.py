@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import structlog
 
+from worker.assistants.prices import Prices
 from worker.backends.assistants import meaning, paths, requests
 from worker.backends.assistants.bodies import Made, MessageBody, Page, RunBody
 from worker.backends.assistants.catalogue import Catalogue
@@ -26,7 +27,6 @@ from worker.backends.places import PROTOCOLS
 from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import CONVERSATION_GONE, kept_out
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.response import Opened, Usage
 
 _log = structlog.get_logger(__name__)

@@ -7,11 +7,11 @@ The longest answer is `max_completion_tokens` at OpenAI and Azure, whose reasoni
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from worker.assistants.prices import Prices
 from worker.backends import forms
 from worker.backends.base import Step
 from worker.backends.foreground.completion import Completion
 from worker.backends.places import PROTOCOLS
-from worker.prices import Prices
 from worker.response import Item
 
 _AS_IS = ("model", "temperature", "top_p", "reasoning_effort", "service_tier")

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from worker import tokens
+from worker.assistants.prices import Prices
 from worker.backends import forms
 from worker.backends.base import Done, Ended, Failed, NeedsTools, Step
 from worker.backends.foreground.call_parts import CallParts
 from worker.backends.foreground.chunks import Choice, Chunk, Counted, Said
 from worker.backends.transport.bodies import read
 from worker.backends.transport.faults import reported
-from worker.prices import Prices
 from worker.response import Item, Usage
 
 _DONE = b"[DONE]"

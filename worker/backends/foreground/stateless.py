@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, RootModel
 
 from worker import tokens
+from worker.assistants.prices import Prices
 from worker.backends import forms
 from worker.backends.base import Done, Ended, Failed, NeedsTools, Pending, Step
 from worker.backends.foreground.call_parts import fresh, given_back
@@ -22,7 +23,6 @@ from worker.backends.responses.streams import BEGUN, ENDED, ERROR, TEXT
 from worker.backends.transport.bodies import Kept, read
 from worker.backends.transport.faults import reported
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.response import Item, Usage
 
 _ADDED, _ITEM = b"response.output_item.added", b"response.output_item.done"

@@ -12,7 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from worker import windows
+from worker.assistants import windows
+from worker.assistants.prices import Prices
 from worker.backends.base import Created, Ended, Look, Pending, Step, Tail
 from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
@@ -25,7 +26,6 @@ from worker.backends.transport.bodies import Named, read
 from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import kept_out
 from worker.errors import ProviderError
-from worker.prices import Prices
 from worker.response import Opened, Usage
 
 _ITEMS = 20  # the most that one request may add to a conversation (openai 3.54, conversation_create_params.py)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from worker.assistants.prices import Prices
 from worker.backends.base import Done, Failed, Look, NeedsTools, Pending
 from worker.backends.responses.bodies import CodeCall, Item, ResponseBody, SearchCall
 from worker.backends.transport.faults import TRANSIENT_CODES, unreadable
-from worker.prices import Prices
 from worker.response import CODE, SEARCH, Asked, HostedCall, Usage
 
 _GOING_ON = frozenset({"queued", "in_progress"})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from worker.backends.places import PROTOCOLS, Place
-from worker.errands import Errand, Outcome, Send, Target
+from worker.care.errands import Errand, Outcome, Send, Target
 from worker.settings import Settings
 from worker.store import claiming, cleaning
 from worker.store.database import Database

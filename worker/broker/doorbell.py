@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 import redis
 import structlog
 
-from worker import envelope, urls, wire
+from worker import urls
+from worker.broker import envelope, wire
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)

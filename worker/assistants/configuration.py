@@ -20,11 +20,12 @@ from pydantic import (
     ValidationError,
 )
 
-from worker import urls, windows
+from worker import urls
+from worker.assistants import windows
+from worker.assistants.hosted import CodeInterpreter, FileSearch, Hosted, HostedTools, excess
+from worker.assistants.lines import Loc, Problem, entries, line, read
 from worker.backends.places import DEFAULT_KEY, FOR_A_MODEL, KEY_PREFIX, PROTOCOLS, Place
 from worker.errors import UsageError
-from worker.hosted import CodeInterpreter, FileSearch, Hosted, HostedTools, excess
-from worker.lines import Loc, Problem, entries, line, read
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _Text = Annotated[str, StringConstraints(min_length=1)]

@@ -9,11 +9,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from worker.probe import Page
+from worker.observation.probe import Page
+from worker.observation.vitals import Vitals
 from worker.response import Usage
 from worker.store.claiming import Claim
 from worker.store.overview import Due
-from worker.vitals import Vitals
 
 OTHER = "other"
 # Values of one label that come from outside (codes, names): so many, and everything further is `other`.

@@ -4,13 +4,13 @@ from time import monotonic
 
 import structlog
 
-from worker import windows
+from worker.assistants import windows
 from worker.backends.base import Backend, Created, Done, Ended, Failed, Following, Look, NeedsTools, Pending
 from worker.crashpoints import reach
 from worker.errors import ProviderError
-from worker.looks import PATIENT, USUAL, Watch
-from worker.pace import Pace, Rest, TimeUp
 from worker.retries import backoff
+from worker.run.looks import PATIENT, USUAL, Watch
+from worker.run.pace import Pace, Rest, TimeUp
 
 _log = structlog.get_logger(__name__)
 _WINDOWS_A_STEP = 2.0  # a window is a target: a step may take so many before the settings' limits hold

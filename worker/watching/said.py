@@ -1,6 +1,6 @@
 """What a watcher has heard of the step in hand, joined, to tell what is new of it and what is missing."""
 
-from worker.live import Entry
+from worker.watching.live import Entry
 
 
 class Said:

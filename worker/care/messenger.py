@@ -1,6 +1,6 @@
 """Carries errands to the provider, some at a time: in this process, or as a child of a command that is to stay light.
 
-`python -m worker.messenger ERRAND` reads a JSON list of [id, place] from stdin and writes a line of JSON for each.
+`python -m worker.care.messenger ERRAND` reads a JSON list of [id, place] from stdin and writes a line of JSON for each.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
+from worker.assistants.prices import Prices
 from worker.backends.base import Pending
 from worker.backends.choice import Backends
 from worker.backends.places import Place
 from worker.backends.survey import survey
-from worker.errands import Errand, Outcome, Target
+from worker.care.errands import Errand, Outcome, Target
 from worker.errors import ProviderError, RunwrightError
-from worker.prices import Prices
 from worker.settings import Settings
 
 _AT_ONCE = 16

@@ -16,12 +16,12 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 
 from worker.lifecycle import TERMINAL, Status
-from worker.live import TEXT, Entry, Live, Mark, read_async
-from worker.said import Said
 from worker.store import reading
 from worker.store.database import Database
 from worker.store.reading import RunView
-from worker.telling import Position, RunEvent
+from worker.watching.live import TEXT, Entry, Live, Mark, read_async
+from worker.watching.said import Said
+from worker.watching.telling import Position, RunEvent
 
 _LOOK = 0.5  # seconds of silence after which the journal is looked at all the same
 _LONGEST = 2.0  # seconds after which it is, also while there is text

@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from worker.backends.places import Place
-from worker.errands import Errand, Send, Target
+from worker.care.errands import Errand, Send, Target
 from worker.errors import SchemaError
 from worker.settings import Settings
 from worker.store import auditing, repairing, schema

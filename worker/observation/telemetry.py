@@ -98,8 +98,8 @@ def _renderer(log_format: str) -> Processor:
     return structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
-_events = structlog.get_logger("worker.events")
-_is_logged = logging.getLogger("worker.events").isEnabledFor
+_events = structlog.get_logger("worker.observation.events")
+_is_logged = logging.getLogger("worker.observation.events").isEnabledFor
 # Shown on every line already (claim), or for the metrics only.
 _NOT_LOGGED = frozenset({"claim", "usage", "provider_ended_at"})
 _WARNINGS = frozenset(

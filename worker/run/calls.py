@@ -10,8 +10,8 @@ from tools.outcome import Outcome, error_output
 from tools.registry import Tool
 from worker.crashpoints import reach
 from worker.errors import ProviderError
-from worker.pace import Pace
 from worker.response import Answer, Asked
+from worker.run.pace import Pace
 from worker.store import deciding, ledger, settling
 from worker.store.ledger import OpenCall
 

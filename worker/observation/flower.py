@@ -11,9 +11,9 @@ from typing import Any
 
 from celery import Celery
 
-from worker import wire
+from worker.broker import wire
+from worker.broker.outlet import Outlet
 from worker.lifecycle import Status
-from worker.outlet import Outlet
 from worker.store.claiming import Claim
 
 _MOST = 10_000  # events that wait for their message; the oldest give way

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import NamedTuple, Self
 
 from worker.backends.base import Done, Look, NeedsTools, Pending
-from worker.lifetable import LifeTable
+from worker.run.lifetable import LifeTable
 
 _KINDS = 256  # 2.4 KB each
 _DEAR, _CHEAP, _SOON = 0.035, 0.008, 10.0

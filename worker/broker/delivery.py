@@ -11,10 +11,10 @@ from celery.exceptions import TaskRevokedError
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection
 
-from worker import wire
+from worker.broker import wire
+from worker.broker.outlet import Outlet
 from worker.crashpoints import reach
 from worker.lifecycle import Status
-from worker.outlet import Outlet
 from worker.settings import Settings
 from worker.store import batches, outbox
 from worker.store.database import Database

@@ -14,7 +14,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from worker import urls
 from worker.backends.places import Place
-from worker.outlet import Outlet
+from worker.broker.outlet import Outlet
 from worker.settings import Settings
 from worker.store.claiming import Claim
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from worker.errors import UsageError
 from worker.lifecycle import Status
-from worker.live import Mark
+from worker.watching.live import Mark
 
 Kind = Literal["status", "calls", "output", "question", "text", "end"]
 _POSITION = re.compile(r"(\d{1,19})-(\d{1,19})-(\d{1,19})(-end)?", re.ASCII)

@@ -11,7 +11,7 @@ import structlog
 from redis.client import PubSub
 
 from worker import urls
-from worker.outlet import Outlet
+from worker.broker.outlet import Outlet
 from worker.settings import Settings
 
 _log = structlog.get_logger(__name__)

@@ -44,7 +44,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # The engine's loop and its runs live in the worker's main process, which only this pool shares with its tasks.
         "worker_pool": "threads",
         "worker_concurrency": 4,
-        "worker_consumer": "worker.consumer:Consumer",
+        "worker_consumer": "worker.broker.consumer:Consumer",
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

@@ -1,6 +1,6 @@
 """What is asked of providers apart from any run: is a response active, stop it, delete a conversation, what is there.
 
-Light on purpose: worker.messenger, which carries errands out, loads the provider's client.
+Light on purpose: worker.care.messenger, which carries errands out, loads the provider's client.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -6,11 +6,11 @@ from typing import Any
 from tools.outcome import error_output
 from worker.backends.base import Backend, NeedsTools
 from worker.backends.places import Place
-from worker.calls import NEVER_RAN
 from worker.crashpoints import reach
 from worker.errors import ProviderError
-from worker.pace import Pace
 from worker.response import Answer, Item
+from worker.run.calls import NEVER_RAN
+from worker.run.pace import Pace
 from worker.store import items, ledger, progress, reading
 
 

@@ -7,20 +7,20 @@ from time import monotonic
 
 import structlog
 
-from worker import windows
+from worker.assistants import windows
 from worker.backends.base import Backend, Created, Ended, Failed, NeedsTools, Step
 from worker.backends.places import Place
-from worker.calls import Calls
-from worker.conversation import Conversation
 from worker.crashpoints import reach
 from worker.errors import ProviderError
-from worker.flight import Flight
 from worker.limits.gates import Admission
-from worker.live import voice
-from worker.pace import Pace
 from worker.response import Asked, Usage
 from worker.retries import backoff
+from worker.run.calls import Calls
+from worker.run.conversation import Conversation
+from worker.run.flight import Flight
+from worker.run.pace import Pace
 from worker.store import progress
+from worker.watching.live import voice
 
 _log = structlog.get_logger(__name__)
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
 from worker.backends.transport.faults import CONVERSATION_GONE
-from worker.calls import Asking
-from worker.chain import Chain
 from worker.errors import ProviderError
 from worker.lifecycle import Event, Status
-from worker.pace import CancelAsked, HandOver, Held, Pace, Rest, TimeUp
 from worker.parts import Parts
 from worker.retries import backoff
+from worker.run.calls import Asking
+from worker.run.chain import Chain
+from worker.run.pace import CancelAsked, HandOver, Held, Pace, Rest, TimeUp
 from worker.store import ledger, progress, settling
 from worker.store.settling import End
 
