@@ -53,7 +53,8 @@ COMMANDS = {
         "care_commands", "Prove what must hold in the tables and at the provider; exit code 1 when something is wrong."
     ),
     "cleanup": Listed(
-        "care_commands", "Delete old events here and, at the provider, conversations that no run has needed for long."
+        "care_commands",
+        "Delete old events and, here and at the provider, conversations that no run has needed for long.",
     ),
     "migrate": Listed("schema_commands", "Create the tables in DATABASE_URL, or bring them to this version's schema."),
 }

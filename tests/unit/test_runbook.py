@@ -21,7 +21,8 @@ def metrics() -> set[str]:
     families = [*Metrics([]).registry.collect(), *Backlog(list, []).collect()]
     counted = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
     return {name for name in counted if name.startswith("runwright_")} | {
-        f"runwright_{name}" for name in re.findall(r"gauge\(\"(\w+)\"", (ROOT / "worker" / "metrics.py").read_text())
+        f"runwright_{name}"
+        for name in re.findall(r"gauge\(\"(\w+)\"", (ROOT / "worker" / "observation" / "metrics.py").read_text())
     }
 
 
