@@ -88,7 +88,7 @@ class One(Backends):
     """Gives every place the same provider."""
 
     def __init__(self, settings: Settings, provider: Provider) -> None:
-        super().__init__(settings, Prices({}))
+        super().__init__(settings, Prices({}), crowded=lambda: False)
         self._provider = provider
 
     def at(self, place: Place) -> Provider:

@@ -24,7 +24,7 @@ def asked(protocol: str, *, named: bool, key: str | None = None) -> list[Request
             environment = {"OPENAI_API_KEY": "sk-the-key-of-openai", "DATABASE_URL": "sqlite:///x.db"}
             environment |= {} if key is None else {"RUNWRIGHT_KEY_OWN": key}
             settings = Settings.from_env(environment | ({} if named else {"OPENAI_BASE_URL": server.url}))
-            backends = Backends(settings, Prices.load())
+            backends = Backends(settings, Prices.load(), crowded=lambda: False)
             own = {} if key is None else {"api_key": "RUNWRIGHT_KEY_OWN"}
             given = {"protocol": protocol, "base_url": server.url, **own} if named else protocol
             backend = backends.at(Place.of({"backend": given}, "responses"))

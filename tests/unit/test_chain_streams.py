@@ -1,7 +1,6 @@
 """A step that is followed: its end comes without a look, and whatever the engine says is heeded beside the stream."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,15 +15,6 @@ from worker.store import assistants
 
 ANSWER = Done("an answer", Usage(), "item_1")
 STOPPED = Failed("cancelled", "stopped", Usage(), transient=False)
-
-
-@pytest.fixture
-def ground(sqlite_url: str) -> Iterator[Ground]:
-    """Give a database with an assistant, and a worker."""
-    ground = Ground(sqlite_url)
-    ground.boot()
-    yield ground
-    ground.close()
 
 
 class Stream:

@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 
 from tests.conformance.ground import Ground
 from tests.scripted import EMPTY, Request, answer, saying, scripted
 from tests.servers import wait_until
-from tests.workbench import parts
+from tests.workbench import Provider, parts
 from worker import pool
 from worker.backends import bounds
+from worker.backends.base import Done
+from worker.backends.choice import Backends
 from worker.backends.places import Place
 from worker.backends.transport.connections import Http, Reply
 from worker.engine import Engine
 from worker.lifecycle import Status
+from worker.response import Usage
 from worker.store import assistants, progress
 
 CROWD = 4  # what waits for the one place of these servers, and one that has it
@@ -111,6 +115,45 @@ def test_a_database_that_is_behind_stops_looks_and_claims(ground: Ground, monkey
 
     assert len(claims) == len(runs)
     assert asyncio.run(story()) == [True, True, False, False, False]
+
+
+def test_creates_that_wait_stop_looks_at_their_server(ground: Ground) -> None:
+    """Expected: where so many wait to be created, a look there had only to wait with what it finds."""
+
+    async def story() -> list[bool]:
+        bench = parts(ground, None, request_limit=2)
+        backend = bench.backends.at(Place("responses", "http://127.0.0.1:1/v1"))
+        found = [backend.readers().busy]
+        waiting = [asyncio.create_task(backend.slot().acquire()) for _ in range(2 * CROWD + 2)]
+        await asyncio.sleep(0)
+        found.append(backend.readers().busy)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        await bench.close()
+        return found
+
+    assert asyncio.run(story()) == [False, True]
+
+
+def test_a_crowded_worker_claims_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: it has looked at its crowd many times, and the run is claimed when that is gone, not before."""
+    asked: list[Status] = []
+
+    def crowded(_backends: Backends) -> bool:
+        asked.append(ground.status(run))
+        return len(asked) < 6
+
+    monkeypatch.setattr(Backends, "crowded", property(crowded))
+    run = ground.submit(None)
+    made = partial(parts, ground, Provider(Done("answer", Usage(), "item_1")))
+    engine = Engine("node", ["default"], made, lambda _queues: None)
+    engine.start(lambda: None)
+    try:
+        wait_until(lambda: ground.row(run).finished_at, "its end")
+    finally:
+        assert engine.stop(20)
+    assert asked[:6] == [Status.QUEUED] * 6
 
 
 def test_looks_leave_places_for_what_is_to_be_begun(monkeypatch: pytest.MonkeyPatch) -> None:

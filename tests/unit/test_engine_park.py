@@ -193,14 +193,20 @@ def test_it_is_held_where_runs_at_the_provider_are_counted(parking: Parking) -> 
     assert [held["id"] for held in engine.holds()] == [run]
 
 
-def test_a_worker_without_the_key_does_not_fail_it(parking: Parking) -> None:
-    """Expected: it comes more often than a crash is forgiven, and the run goes on with a worker that has the key."""
+def tried_without_the_key(parking: Parking) -> str:
+    """Return a parked run that a worker without its key has claimed more often than a crash is forgiven."""
     run = parking.park()
     assert parking.engines[0].stop(20)
     parking.pass_an_hour(run)
     tried = parking.start_without_the_key(park_after=0.05)
     wait_until(lambda: len(tried) > 4, "five claims")
     assert parking.engines[-1].stop(20)
+    return run
+
+
+def test_a_worker_without_the_key_does_not_fail_it(parking: Parking) -> None:
+    """Expected: it comes more often than a crash is forgiven, and the run goes on with a worker that has the key."""
+    run = tried_without_the_key(parking)
     assert parking.ground.status(run) is Status.IN_PROGRESS
     parking.provider.answered = True
     parking.pass_an_hour(run)
@@ -211,12 +217,7 @@ def test_a_worker_without_the_key_does_not_fail_it(parking: Parking) -> None:
 
 def test_a_bug_is_forgiven_however_often_a_worker_lacked_the_key(parking: Parking) -> None:
     """Expected: the run goes on after one crash, in the same attempt."""
-    run = parking.park()
-    assert parking.engines[0].stop(20)
-    parking.pass_an_hour(run)
-    tried = parking.start_without_the_key(park_after=0.05)
-    wait_until(lambda: len(tried) > 4, "five claims")
-    assert parking.engines[-1].stop(20)
+    run = tried_without_the_key(parking)
     parking.provider.crashes, parking.provider.answered = 1, True
     parking.pass_an_hour(run)
     parking.start()

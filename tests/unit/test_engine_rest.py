@@ -19,7 +19,7 @@ from worker.lifecycle import Status
 from worker.models import EventRow, Message
 from worker.response import Usage
 from worker.run.flight import Flight
-from worker.run.pace import Held, Pace, Rest
+from worker.run.pace import HandOver, Held, Pace, Rest
 from worker.store import asking, leases
 
 HOUR = 3600.0
@@ -228,4 +228,31 @@ def test_who_is_left_is_in_the_line_no_more(sqlite_url: str) -> None:
         return len(provider.readers()._line)
 
     assert asyncio.run(story()) == 0
+    ground.close()
+
+
+class Telling(Provider):
+    """Has its run told to stop in the very moment in which it answers a look."""
+
+    held: Held
+
+    async def look(self, provider_id: str) -> Look:
+        self.held.tell(stop=True)
+        return Pending(look_after=HOUR)
+
+
+def test_what_comes_with_the_answer_of_a_look_is_heeded(sqlite_url: str) -> None:
+    """Expected: the run does not lie down for an hour with the word that it is to be handed over."""
+    ground, provider = Ground(sqlite_url), Telling()
+    ground.boot()
+    ground.submit()
+
+    async def story() -> None:
+        provider.held = Held(ground.take())
+        pace = Pace(provider.held, parts(ground, provider, poll_min=0.01, poll_max=HOUR), lambda: True)
+        flight = Flight(pace, provider, Created("response"), number=0, seen=0.0)
+        with pytest.raises(HandOver):
+            await flight.ended()
+
+    asyncio.run(story())
     ground.close()

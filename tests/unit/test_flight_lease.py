@@ -1,7 +1,7 @@
 """A worker whose lease has run out stops nothing at the provider: the run may be another's by now."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,15 +11,6 @@ from worker.backends.base import Created, Done
 from worker.response import Usage
 from worker.run.flight import Flight
 from worker.run.pace import HandOver, Held, Pace
-
-
-@pytest.fixture
-def ground(sqlite_url: str) -> Iterator[Ground]:
-    """Give a database with an assistant, and a worker."""
-    ground = Ground(sqlite_url)
-    ground.boot()
-    yield ground
-    ground.close()
 
 
 class Stoppable(Provider):

@@ -3,10 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.conformance.ground import Ground
 from tests.driving import drive_on
@@ -22,15 +19,6 @@ from worker.store import assistants
 
 RUNS = 20
 HELD_BACK = 4  # fewer: each is held back for a second
-
-
-@pytest.fixture
-def ground(sqlite_url: str) -> Iterator[Ground]:
-    """Give a database with an assistant, and a worker."""
-    ground = Ground(sqlite_url)
-    ground.boot()
-    yield ground
-    ground.close()
 
 
 @tool(effect="read")

@@ -1,7 +1,6 @@
 """What the engine says reaches a run wherever it waits, also in the very moment in which its time is over."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -21,15 +20,6 @@ from worker.response import Asked, Usage
 from worker.run.pace import HandOver, Held, Pace
 from worker.store import leases, reading
 from worker.store.claiming import Claim
-
-
-@pytest.fixture
-def ground(sqlite_url: str) -> Iterator[Ground]:
-    """Give a database with an assistant, and a worker."""
-    ground = Ground(sqlite_url)
-    ground.boot()
-    yield ground
-    ground.close()
 
 
 def test_what_is_told_as_the_time_runs_out_does_no_harm(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """A watcher's text: pieces that are doubled, void, late or lost never make it tell anything twice or leave it out."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -33,15 +32,6 @@ class Stream(Live):
 
     def lose(self) -> None:
         self._redis = urls.redis_client("redis://127.0.0.1:1")
-
-
-@pytest.fixture
-def ground(sqlite_url: str) -> Iterator[Ground]:
-    """Give a database with an assistant, and a worker."""
-    ground = Ground(sqlite_url)
-    ground.boot()
-    yield ground
-    ground.close()
 
 
 def ended(ground: Ground) -> str:

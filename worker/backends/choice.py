@@ -96,7 +96,8 @@ class Backends:
         settings: Settings,
         prices: Prices,
         requests: int | None = None,
-        crowded: Callable[[], bool] = lambda: False,
+        *,
+        crowded: Callable[[], bool],
     ) -> None:
         """Make none yet; `requests` bounds those open at once at each server, in place of the setting.
 

@@ -32,7 +32,8 @@ def send(settings: Settings, errand: Errand, targets: Sequence[Target]) -> Itera
 async def _carry_out(
     settings: Settings, errand: Errand, targets: Sequence[Target], tell: Callable[[Outcome], None]
 ) -> None:
-    backends, rest = Backends(settings, Prices.load(settings.prices), _AT_ONCE), iter(targets)
+    backends = Backends(settings, Prices.load(settings.prices), _AT_ONCE, crowded=lambda: False)
+    rest = iter(targets)
 
     async def carry() -> None:
         for target in rest:
