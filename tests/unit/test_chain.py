@@ -14,7 +14,7 @@ from tests.driving import drive_on
 from tests.scripted import ask, completed, look
 from tests.workbench import Provider, parts
 from tools.registry import tool
-from worker.backends.base import Created, Done, Ended, Failed, Look, Step, Tail
+from worker.backends.base import Created, Done, Ended, Failed, Look, NeedsTools, Step, Tail
 from worker.errors import ProviderError
 from worker.lifecycle import Status
 from worker.models import Attempt
@@ -204,3 +204,12 @@ def test_a_look_that_hangs_holds_nothing_up(
     held = Held(replace(ground.take(), seconds_left=seconds))
     asyncio.run(drive_and_tell(held, parts(ground, provider, peek), provider.looking, **told))
     assert (ground.status(run), held.handed_over) == (status, held.stopping)
+
+
+def test_no_step_asks_nothing(ground: Ground) -> None:
+    """Expected: a step that wants tools but names none is loud: the provider has the input, and this claim no longer."""
+    ground.submit()
+    provider = Provider(NeedsTools((), Usage(), "item_1"), ANSWER)
+    with pytest.raises(RuntimeError, match="goes on from no calls"):
+        asyncio.run(drive(Held(ground.take("w1")), parts(ground, provider, peek)))
+    assert [step.input for step in provider.created] == [["hello"]]
