@@ -207,7 +207,7 @@ def test_a_look_that_hangs_holds_nothing_up(
 
 
 def test_no_step_asks_nothing(ground: Ground) -> None:
-    """Expected: a step that wants tools but names none is loud: the provider has the input, and this claim no longer."""
+    """Expected: a step that wants tools but names none is loud: the provider has the input, this claim no longer."""
     ground.submit()
     provider = Provider(NeedsTools((), Usage(), "item_1"), ANSWER)
     with pytest.raises(RuntimeError, match="goes on from no calls"):
