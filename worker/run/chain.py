@@ -183,7 +183,7 @@ class Chain:
     def _input(self) -> list[object]:
         """Return what the run asks; under this claim only until the provider has it."""
         if self.number > self._claim.step:  # else the step would ask nothing, unnoticed
-            raise RuntimeError(f"step {self.number} goes on from no calls")
+            raise RuntimeError(f"step {self.number} goes on from no calls: the provider wants outputs of none")
         return list(self._claim.input)
 
     def _check_steps(self) -> None:
