@@ -134,7 +134,7 @@ def test_the_overview_reads_no_history(ground: Ground, pauses: bool) -> None:
     if pauses:
         ground.write(pausing.pause, Kind.QUEUE, "slow")
         ground.write(pausing.pause, Kind.ASSISTANT, "helper")
-    with ground.database.read() as connection:
+    with ground.database.write() as connection:
         if ground.postgresql:  # as on a disk without a head to move; its default finds 6,000 rows cheap to read
             connection.execute(text("SET LOCAL random_page_cost = 1.1"))
         with statements(connection) as sent:

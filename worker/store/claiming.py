@@ -15,6 +15,7 @@ from worker.dbtime import from_now
 from worker.lifecycle import Event, Status, after
 from worker.models import Assistant, Attempt, Conversation, Run, Thread
 from worker.store import budgets, groups, leases, many, sharing
+from worker.store.database import one_trip
 from worker.store.journal import record_many
 
 PRIORITIES = range(9, -1, -1)
@@ -257,9 +258,10 @@ def _open_attempts(connection: Connection, claims: Sequence[Claim]) -> None:
     if not claims:
         return
     attempts = [{"run_id": c.run_id, "number": c.attempt, "worker": c.worker, "provider_ids": []} for c in claims]
-    many.insert(connection, Attempt, attempts, ignore=True)
     told = [(c.run_id, c.attempt, {"fence": c.fence}) for c in claims if c.seen is None]
-    record_many(connection, "claimed", told, claims[0].worker)
+    with one_trip(connection):
+        many.insert(connection, Attempt, attempts, ignore=True)
+        record_many(connection, "claimed", told, claims[0].worker)
 
 
 def still_due(connection: Connection, queues: Sequence[str]) -> bool:

@@ -35,6 +35,25 @@ def explain(error: SQLAlchemyError) -> str:
     return UNUSABLE + without_secret(" ".join(said.split()))
 
 
+@contextmanager
+def one_trip(connection: Connection) -> Iterator[None]:
+    """Send what is executed inside, none of which returns rows, without waiting for each answer; errors may come last.
+
+    On PostgreSQL this is psycopg's pipeline: a commit makes half as many round trips, each of which waits for the
+    network and for a core. SQLite has none, and a caller's own connection may be another driver's.
+    """
+    if connection.dialect.driver != "psycopg" or connection.dialect.is_async:
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    drivers_own = connection.dialect.loaded_dbapi.Error
+    try:
+        with driver.pipeline():
+            yield
+    except drivers_own as error:  # one that comes last, when no statement is under way that SQLAlchemy sees fail
+        raise DBAPIError.instance(None, None, error, drivers_own, hide_parameters=True) from error
+
+
 class Database:
     """One pool of connections; write() and read() are its transactions."""
 
@@ -42,6 +61,9 @@ class Database:
         """Open lazily: no connection is made until the first transaction."""
         self.url = url
         self.engine = _sqlite(url, pool_size) if url.startswith("sqlite") else _postgresql(url, pool_size)
+        # To begin and to roll back would be two round trips, and is no snapshot: each statement has its own either way.
+        reading = {_READ: True} if url.startswith("sqlite") else {"isolation_level": "AUTOCOMMIT"}
+        self._reading = self.engine.execution_options(**reading)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -51,8 +73,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a snapshot that takes no write lock."""
-        with self.engine.connect().execution_options(**{_READ: True}) as connection:
+        """Give what takes no write lock; on SQLite a snapshot, on PostgreSQL one for each statement."""
+        with self._reading.connect() as connection:
             yield connection
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from worker.models import COST_DIGITS, Attempt, Batch, EventRow, Run, Spending, 
 from worker.response import Usage
 from worker.store import locks
 from worker.store.claiming import Claim
+from worker.store.database import one_trip
 from worker.store.gathered import Gathered
 
 P = ParamSpec("P")
@@ -189,8 +190,9 @@ def carry_out(connection: Connection, jobs: Sequence[Job], *, alone: bool = Fals
         outcomes.append(
             _carry_out(group, job, rows.get(job.claim.run_id), own, others) if free else Outcome(error=Busy())
         )
-    own.write(connection)
-    others.write(connection)
+    with one_trip(connection):
+        own.write(connection)
+        others.write(connection)
     return outcomes
 
 

@@ -17,6 +17,7 @@ from worker.errors import KeyReused, ThreadBusy
 from worker.lifecycle import Status
 from worker.models import Run, Thread
 from worker.store import locks, many
+from worker.store.database import one_trip
 from worker.store.journal import record_many
 
 _RUNS: Any = Run.__table__
@@ -145,17 +146,18 @@ def _fresh(runs: Iterable[NewRun], known: Mapping[str, Any]) -> list[NewRun]:
 
 def _add(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Accepted]:
     """Insert the runs, each at its place; what was given no thread gets one of its own."""
-    rows = [*_own(connection, runs), *_named(connection, runs)]
-    many.execute(connection, _INSERT, rows)
-    record_many(connection, "submitted", [(row["id"], 0, {}) for row in rows])
+    own, named = _own(runs), _named(connection, runs)
+    rows = [*own, *named]
+    with one_trip(connection):
+        many.insert(connection, Thread, [{"id": row["thread_id"], "next_seq": 1} for row in own])
+        many.execute(connection, _INSERT, rows)
+        record_many(connection, "submitted", [(row["id"], 0, {}) for row in rows])
     threads = {row["id"]: row["thread_id"] for row in rows}
     return {_name(run): Accepted(run.id, threads[run.id], Status.QUEUED.value, run.queue, new=True) for run in runs}
 
 
-def _own(connection: Connection, runs: Sequence[NewRun]) -> list[dict[str, Any]]:
-    rows = [_row(run, f"thread_{uuid.uuid4().hex}", 1, turn=True) for run in runs if not run.thread_id]
-    many.insert(connection, Thread, [{"id": row["thread_id"], "next_seq": 1} for row in rows])
-    return rows
+def _own(runs: Sequence[NewRun]) -> list[dict[str, Any]]:
+    return [_row(run, f"thread_{uuid.uuid4().hex}", 1, turn=True) for run in runs if not run.thread_id]
 
 
 def _named(connection: Connection, runs: Sequence[NewRun]) -> list[dict[str, Any]]:
