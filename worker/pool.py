@@ -1,7 +1,6 @@
 """The engine's way to the store, off its loop: units in bounded threads, and those of held runs committed together."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -10,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.crashpoints import reach
 from worker.retries import backoff
@@ -173,8 +172,6 @@ class StorePool:
                 work.add_done_callback(_seen)
                 return await asyncio.shield(work)
             except PASSING as error:
-                if _is_a_mistake(error):
-                    raise
                 failures += 1
                 wait = backoff(failures, 0.1, _LONGEST_WAIT)
                 _log.warning("database_waits", error=_said(error), failures=failures, seconds=round(wait, 1))
@@ -204,12 +201,6 @@ def _seen(work: asyncio.Future[Any]) -> None:
     """Take note of how a unit ended whose runner is gone: asyncio would log its error as one that nobody saw."""
     if not work.cancelled():
         work.exception()
-
-
-def _is_a_mistake(error: SQLAlchemyError) -> bool:
-    """Tell SQLite's answer to wrong SQL, such as a missing column, from a database that is busy or away."""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
 
 
 def _said(error: SQLAlchemyError) -> str:

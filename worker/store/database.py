@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import (
     DBAPIError,
     DisconnectionError,
     InterfaceError,
     InternalError,
     OperationalError,
+    ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -122,6 +123,13 @@ def _sqlite(url: str, pool_size: int) -> Engine:
         _use_wal(connection)
         for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "handle_error")
+    def _call_a_mistake_one(context: ExceptionContext) -> None:
+        # SQLite's driver has one name for wrong SQL, such as a missing column, and for a database that is busy or away.
+        error = context.original_exception
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            raise ProgrammingError(context.statement, None, error, hide_parameters=True) from error
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
