@@ -1,10 +1,12 @@
 """What the Responses backend makes of bodies with gaps, odd types and characters that nothing can hold."""
 
+import itertools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.scripted import KEY, answer, ask, completed, look, refused, saying, step, transience
+from tests.scripted import KEY, Request, answer, ask, completed, look, refused, saying, step, transience
 from worker.backends.base import Done, Failed, NeedsTools
 from worker.response import HostedCall, Usage
 
@@ -103,6 +105,9 @@ def test_a_failure_that_repeats_the_key() -> None:
     error = {"code": "server_error", "message": f"Incorrect API key provided: {KEY}."}
     failed = ask(completed(status="failed", error=error), look)
     assert failed.message == "Incorrect API key provided: [key]."
+    for cut in (8, len(KEY) - 1):
+        error["message"] = f"{'x' * (2000 - cut)}{KEY}"
+        assert ask(completed(status="failed", error=error), look).message == f"{'x' * (2000 - cut)}[key]"
 
 
 def code(**changes: Any) -> dict[str, Any]:
@@ -205,6 +210,17 @@ def test_a_request_id_that_is_no_text_is_kept_as_some() -> None:
     said = answer(200, {"id": "resp_1"}, {"X-Request-Id": "req_\xff"})
     created = ask(saying(said), lambda backend: backend.create(step()))
     assert (created.id, created.request_id) == ("resp_1", "req_?")
+
+
+def test_a_list_of_items_that_does_not_end() -> None:
+    """Expected: an answer that cannot be read, and no memory full of pages."""
+    numbers = itertools.count()
+
+    async def endless(_: Request) -> AsyncIterator[bytes]:
+        yield answer(200, {"data": [], "has_more": True, "last_id": f"msg_{next(numbers)}"})
+
+    error = refused(endless, lambda backend: backend.adopt(step(), ""))
+    assert (error.code, transience(error)) == ("bad_answer", "transient")
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,17 @@ def test_usage_adds_up(ground: Ground) -> None:
     assert (row.input_tokens, row.output_tokens, row.cost_usd) == (310, 51, 1.3)
 
 
+def test_more_tokens_than_a_column_holds(ground: Ground) -> None:
+    """Expected: a server that miscounts loses nobody the answer; as many stand there as can."""
+    most = 2**31 - 1
+    run = ground.submit()
+    ground.boot()
+    ground.commit(ground.take(), settling.retry, 0.0, End(Event.FAIL, error_code="e", usage=Usage(most, 1)), 60.0)
+    ground.settle(ground.take(), End(Event.COMPLETE, "done", usage=Usage(1, most)))
+    row = ground.row(run)
+    assert (row.status, row.input_tokens, row.output_tokens) == ("completed", most, most)
+
+
 @pytest.mark.parametrize(
     ("usage", "kept"),
     [(Usage(), (None, None, None)), (Usage(5, 6), (5, 6, None)), (Usage(5, 6, 0.0), (5, 6, 0.0))],

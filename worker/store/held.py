@@ -56,6 +56,7 @@ _UNLOCKED_ONES = _ROWS.with_for_update(of=Run, skip_locked=True)
 _UNFINISHED = select(ToolCall.run_id, ToolCall.call_id).where(
     ToolCall.run_id.in_(bindparam("runs", expanding=True)), ToolCall.finished_at.is_(None)
 )
+_MOST = 2**31 - 1  # what PostgreSQL's integer holds
 _under_thread: set[Unit] = set()
 
 
@@ -149,8 +150,8 @@ class Hold:
             return
         row, cost = self.row, usage.cost_usd
         self.change(
-            input_tokens=(row.input_tokens or 0) + usage.input_tokens,
-            output_tokens=(row.output_tokens or 0) + usage.output_tokens,
+            input_tokens=min(_MOST, (row.input_tokens or 0) + usage.input_tokens),
+            output_tokens=min(_MOST, (row.output_tokens or 0) + usage.output_tokens),
             cost_usd=None if cost is None else round((row.cost_usd or 0.0) + cost, COST_DIGITS),
         )
         if cost and row.budget_usd is not None:

@@ -24,11 +24,12 @@ from worker.backends.responses.requests import asked_items, background_options, 
 from worker.backends.responses.streams import Stream
 from worker.backends.transport.bodies import Named, read
 from worker.backends.transport.connections import Http, Reply, encode
-from worker.backends.transport.faults import kept_out
+from worker.backends.transport.faults import kept_out, unreadable
 from worker.errors import ProviderError
 from worker.response import Opened, Usage
 
 _ITEMS = 20  # the most that one request may add to a conversation (openai 3.54, conversation_create_params.py)
+_PAGES = 100  # of a hundred items each: far more than a step adds
 
 
 class ResponsesBackend:
@@ -98,7 +99,7 @@ class ResponsesBackend:
 
     async def _items(self, conversation: str, after: str) -> list[Any]:
         found: list[Any] = []
-        while True:
+        for _ in range(_PAGES):
             since = f"&after={quote(after, safe='')}" if after else ""
             path = f"{_conversation(conversation)}/items?order=asc&limit=100{since}"
             page = (await self._http.send("GET", path)).read(ItemsBody)
@@ -106,6 +107,7 @@ class ResponsesBackend:
             if not page.has_more or not page.last_id or page.last_id == after:
                 return found
             after = page.last_id
+        raise unreadable(f"the list of a conversation's items has no end after {_PAGES} pages", creating=False)
 
     async def look(self, provider_id: str) -> Look:
         """Retrieve the response and say what it means."""

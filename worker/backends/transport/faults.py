@@ -127,8 +127,12 @@ def _message(status: int, headers: Mapping[str, str], told: Mapping[str, Any], k
 
 
 def without_key(message: str, key: str) -> str:
-    """Take out the key that the request carried: servers and proxies repeat it in their complaints."""
-    return message.replace(key, "[key]") if len(key) >= _KEY_LENGTH else message
+    """Take out the key that the request carried: servers and proxies repeat it in their complaints, perhaps cut."""
+    if len(key) < _KEY_LENGTH:
+        return message
+    message = message.replace(key, "[key]")
+    part = next((size for size in range(len(key) - 1, _KEY_LENGTH - 1, -1) if message.endswith(key[:size])), 0)
+    return f"{message[:-part]}[key]" if part else message
 
 
 def kept_out(look: Look, key: str) -> Look:
