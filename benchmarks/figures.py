@@ -8,6 +8,7 @@ from typing import Any
 # Name in a row, heading, digits.
 _COLUMNS = (
     ("cpu_ms_per_run", "CPU ms/run", 2),
+    ("driver_cpu_ms_per_run", "of that in the database's driver", 2),
     ("runs_per_second", "runs/s", 1),
     ("requests_per_run", "requests/run", 2),
     ("end_to_commit_p50", "end to commit p50 s", 3),

@@ -17,9 +17,8 @@ _WATCHED = 60.0
 def idle(ground: Ground, count: int) -> Row:
     """Let so many workers wait for a minute, and another one in which their statements and CPU are counted."""
     with ground.database("postgresql") as url, TemporaryDirectory(dir=ground.folder) as folder:
-        counts = {counting.FOLDER: folder, "RUNWRIGHT_TOOL_MODULES": "tests.counting"}
         calibration = calibrate()
-        with ground.workers(count, ground.environ(url) | counts) as workers:
+        with ground.workers(count, ground.environ(url) | counting.environ(Path(folder))) as workers:
             time.sleep(_SETTLED)
             pids = [each.pid for each in workers]
             before, spent = counting.total(Path(folder)), sum(map(accounting.cpu, pids))

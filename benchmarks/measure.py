@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from benchmarks.provider import MODEL
 from benchmarks.rivals.track import TEXT, Track
 from benchmarks.servers import Ground, remove, results_of
 from tasks.runs import RunRequest, accept
+from tests import counting
 from worker.models import Attempt, Message, Run, ToolCall
 from worker.producer import Producer
 from worker.settings import Settings
@@ -50,11 +52,22 @@ class Load:
 
 
 def worker(
-    ground: Ground, kind: str, load: Load, *, count: int = 1, part: float | None = None, **settings: object
+    ground: Ground,
+    kind: str,
+    load: Load,
+    *,
+    count: int = 1,
+    part: float | None = None,
+    counts: Path | None = None,
+    **settings: object,
 ) -> Row:
-    """Carry the load with real workers on a fresh database, each of which has no more than this `part` of a core."""
+    """Carry the load with real workers on a fresh database, each of which has no more than this `part` of a core.
+
+    What they ask of the database is counted in the folder `counts`, if one is given.
+    """
     with ground.database(kind) as url:
         environ = ground.environ(url, **{"request_limit": REQUESTS, "max_in_flight": max(1000, load.runs), **settings})
+        environ |= counting.environ(counts) if counts else {}
         producer = Producer(Settings.from_env(environ))
         try:
             with producer.database.write() as connection:
@@ -63,9 +76,12 @@ def worker(
                 ground.reset()
                 _carry(producer, Load(runs=_WARM))
                 ground.reset(load.latency, load.spread)
-                pids = [each.pid for each in workers]
+                pids, before = [each.pid for each in workers], counting.total(counts) if counts else Counter()
                 with measured(pids, load, lambda: seen(ground, url)) as row:
                     batch = _carry(producer, load)
+                if counts:
+                    asked = counting.total(counts) - before
+                    row["driver_cpu_ms_per_run"] = asked["driver_us"] / 1000 / load.runs
                 ends = {run: at for each in workers for run, at in _committed(each.log_file).items()}
                 row |= _told(ground.counters(), ends, load)
                 row |= {

@@ -50,6 +50,15 @@ def cpu(ground: Ground, scale: Scale) -> Contenders:
         yield Contender(f"tutorial's loop, {pool} -c {slots}", go)
 
 
+def driver(ground: Ground, scale: Scale) -> Contenders:
+    """The part of the database's driver, SQLite itself among it: what is left where nothing else costs anything."""
+    load = Load(runs=scale.runs)
+    for kind in ("sqlite", "postgresql"):
+        counts = ground.folder / f"counts-{kind}"
+        yield Contender(f"worker, {kind}", partial(measure.worker, ground, kind, load, counts=counts, **_HOT))
+    yield Contender("script, plain aiohttp", partial(measure.script, ground, "plain", load))
+
+
 def latency(ground: Ground, scale: Scale) -> Contenders:
     """A thousand runs at once of about 5 s each: how late is a result, and how many requests does that take."""
     load = Load(runs=1000, latency=5.0, spread=0.4, pause=0.5, limit=180.0)
@@ -135,7 +144,8 @@ def start(ground: Ground, scale: Scale) -> Contenders:
 
 Scenario = Callable[[Ground, Scale], Contenders]
 SCENARIOS: dict[str, Scenario] = {
-    each.__name__: each for each in (cpu, latency, streams, long, memory, parked, workers, idle, submit, claim, start)
+    each.__name__: each
+    for each in (cpu, driver, latency, streams, long, memory, parked, workers, idle, submit, claim, start)
 }
 # Long enough for one repetition to say what there is to say.
 ONCE = {"long", "memory", "parked", "idle", "claim"}

@@ -55,9 +55,7 @@ def test_a_run_costs_so_many_requests_statements_commits_and_connections(
     """One conversation, two creates and two looks; the database is asked no more often than the bounds say."""
     there.assistant("clerk", tools=["calculate"])
     folder = tmp_path / "counts"
-    folder.mkdir()
-    changes = {"OPENAI_BASE_URL": provider, "RUNWRIGHT_TOOL_MODULES": "tests.counting", counting.FOLDER: str(folder)}
-    changes["RUNWRIGHT_REQUEST_LIMIT"] = str(AT_ONCE)
+    changes = {"OPENAI_BASE_URL": provider, "RUNWRIGHT_REQUEST_LIMIT": str(AT_ONCE), **counting.environ(folder)}
     with there.worker("--without-mingle", "--without-gossip", **changes):
         first = runs.submit(assistant="clerk", input="What is 12*7+3?")
         assert first.wait(30).status is Status.COMPLETED
