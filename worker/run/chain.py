@@ -120,9 +120,7 @@ class Chain:
 
     async def ended(self) -> Ended:
         """Return how the step in hand ended: begin it, once, or go on with what a worker before has begun."""
-        ended = self._charged(await self._carried_out())
-        self._admitted.ended(ended)
-        return ended
+        return self._counted(await self._carried_out())
 
     async def _carried_out(self) -> Ended:
         if self._flight is None:
@@ -135,8 +133,11 @@ class Chain:
         assert self._flight is not None  # noqa: S101 - for the type checker: _keep has set it
         return await self._flight.ended()
 
-    def _charged(self, ended: Ended) -> Ended:
-        return replace(ended, usage=windows.charged(ended.usage, self._claim.config))
+    def _counted(self, ended: Ended) -> Ended:
+        usage = windows.charged(ended.usage, self._claim.config)
+        ended = ended if usage is ended.usage else replace(ended, usage=usage)
+        self._admitted.ended(ended)
+        return ended
 
     def settled(self, asked: NeedsTools) -> None:
         """Go on to the next step: the calls of this one are in the ledger."""
@@ -245,7 +246,8 @@ class Chain:
         """Create it; what only lives on its connection may be left, and is, where the run is to end."""
         self._sent = monotonic()
         # From its beginning: what watchers have heard of an earlier try is void.
-        heard = replace(step, on_text=voice(self._claim, self._settings, self._pace.emit, step.number))
+        say = voice(self._claim, self._settings, self._pace.emit, step.number)
+        heard = replace(step, on_text=say) if say else step
         if self._can.resumes:
             return await self._backend.create(heard)
         return await self._pace.unless_told(lambda: self._backend.create(heard), stop=False)
@@ -334,8 +336,7 @@ class Chain:
             return None
         self._pace.last(self._settings.cancel_timeout)
         if (last := await self._flight.stopped()) is not None:
-            last = self._charged(last)
-            self._admitted.ended(last)
+            last = self._counted(last)
         return None if held and isinstance(last, NeedsTools) else last  # its calls are in the ledger already
 
     async def let_go(self) -> Ended | None:

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 from array import array
+from math import exp
 
 _PER_DOUBLING = 8
 _FIRST = 0.25
@@ -35,14 +36,14 @@ class LifeTable:
 
     def ran(self, since: float, until: float) -> None:
         """Note that a step ran from one age to another."""
-        span, passed, ended = _span(since), self._passed, self._ended
-        while since < until and span < _SPANS:
-            end = min(until, _EDGES[span + 1])
-            part = (end - since) / _WIDTHS[span]
+        passed, ended = self._passed, self._ended
+        for span in range(_span(since), min(_span(until) + 1, _SPANS)) if since < until else ():
+            end = _EDGES[span + 1]
+            part = ((min(until, end)) - since) / _WIDTHS[span]
             keep = 1 - part / _KEEP
             passed[span] = passed[span] * keep + part
             ended[span] *= keep
-            since, span = end, span + 1
+            since = end
 
     def ended(self, since: float, until: float) -> None:
         """Note that a step ended between two ages; nobody knows when, so any moment will do."""
@@ -56,16 +57,17 @@ class LifeTable:
 
         The delay to expect grows by the chance that the step has ended: it is the area below that chance.
         """
-        now, latest, span, passed, ended = age, age + most, _span(age), self._passed, self._ended
-        running = 1.0
-        while now < latest and span < _SPANS:
-            width = min(latest, _EDGES[span + 1]) - now
+        passed, ended = self._passed, self._ended
+        now, latest, running = age, age + most, 1.0
+        for span in range(_span(age), min(_span(latest) + 1, _SPANS)):
+            end = _EDGES[span + 1]
+            width = (min(latest, end)) - now
             rate = (ended[span] + _UNKNOWN[span]) / ((passed[span] + _DOUBT) * _WIDTHS[span])
-            still = running * math.exp(-rate * width)
+            still = running * exp(-rate * width)
             delay = width * (1 - (running + still) / 2)
             if delay >= price:
                 return now - age + _reach(price, 1 - running, (running - still) / width)
-            now, running, price, span = now + width, still, price - delay, span + 1
+            now, running, price = end, still, price - delay
         return most
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from typing import Any
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
 from worker.backends.transport.faults import CONVERSATION_GONE
@@ -127,8 +127,7 @@ class Runner:
             told = f"{failed.message}; starting over could repeat a call that must not run twice"
             return await self._settle(Event.FAIL, failed, failed.code, told)
         delay = backoff(claim.attempt, settings.retry_min, settings.retry_max)
-        end = _end(Event.FAIL, failed, failed.code, failed.message)
-        end = replace(end, abandon=self._chain.unclear)
+        end = _end(Event.FAIL, failed, failed.code, failed.message, abandon=self._chain.unclear)
         await self._pace.write(settling.retry, delay, end, self._pace.seconds_left())
         self._held.again_in = delay
         return self._pace.emit("run.retried", code=failed.code, seconds=round(delay, 2), usage=failed.usage)
@@ -169,7 +168,7 @@ class Runner:
         self, event: Event, last: Ended | None, code: str | None = None, message: str | None = None
     ) -> None:
         """Write the end, and what the last response leaves behind even where it came too late."""
-        end = replace(_end(event, last, code, message), abandon=self._chain.unclear, adopted=self._chain.adopted)
+        end = _end(event, last, code, message, abandon=self._chain.unclear, adopted=self._chain.adopted)
         settled = await self._pace.write(settling.settle, end)
         self._held.freed = settled.next_queue
         ended_at = last.at if isinstance(last, Done) else None
@@ -177,16 +176,24 @@ class Runner:
         self._pace.emit("run.ended", **told, usage=end.usage, provider_ended_at=ended_at)
 
 
-def _end(event: Event, last: Ended | None, code: str | None, message: str | None) -> End:
-    end = End(event, error_code=code, error_message=message)
-    if last is not None:
-        end = replace(end, usage=last.usage, hosted=last.hosted)
+def _end(
+    event: Event,
+    last: Ended | None,
+    code: str | None,
+    message: str | None,
+    *,
+    abandon: bool = False,
+    adopted: bool = False,
+) -> End:
+    """Return an end with what the last response leaves behind."""
+    left: dict[str, Any] = {} if last is None else {"usage": last.usage, "hosted": last.hosted}
     match last:
         case Done():
-            end = replace(end, output_text=last.text, parts=last.parts)
-            return replace(end, answered=True, last_item=last.last_item, items=last.items)
+            left |= {"output_text": last.text, "parts": last.parts}
+            left |= {"answered": True, "last_item": last.last_item, "items": last.items}
         case NeedsTools():
-            return replace(end, answered=True, left_open=last.calls, last_item=last.last_item, items=last.items)
+            left |= {"left_open": last.calls}
+            left |= {"answered": True, "last_item": last.last_item, "items": last.items}
         case Failed():
-            return replace(end, tail_unknown=True)
-    return end
+            left["tail_unknown"] = True
+    return End(event, error_code=code, error_message=message, abandon=abandon, adopted=adopted, **left)

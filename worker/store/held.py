@@ -8,9 +8,9 @@ commit, of a hundred together each a fraction of one (docs/architecture.md, Comm
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, Text, bindparam, cast, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import LostClaim
@@ -33,13 +33,13 @@ _ROWS = (
         Run.fence,
         Run.status,
         Run.step,
-        Run.cancel_requested_at,
+        Run.cancel_requested_at.is_not(None).label("cancel_asked"),
         Run.input_tokens,
         Run.output_tokens,
         Run.cost_usd,
         Thread.provider_id.label("conversation"),
         Attempt.provider_id,
-        Attempt.provider_ids,
+        cast(Attempt.provider_ids, Text).label("provider_ids"),  # to be read by the one unit that adds to them
         Attempt.adopted,
         Attempt.reissued,
         Attempt.crashes,
@@ -74,8 +74,7 @@ class Job:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a job returned, or the exception that it ended with: nothing of it is written then."""
 
     result: Any = None
@@ -99,7 +98,7 @@ class Group:
     @cached_property
     def unfinished(self) -> set[tuple[str, str]]:
         """Return the (run, call) pairs that have no output yet."""
-        return {(run, call) for run, call in self.connection.execute(_UNFINISHED, {"runs": self._runs})}
+        return {(run, call) for run, call in self.connection.execute(_UNFINISHED, {"runs": self._runs}).all()}
 
     @cached_property
     def next_in_line(self) -> dict[str, locks.Waiting]:
@@ -109,6 +108,8 @@ class Group:
 
 class Hold:
     """One held run inside a transaction: its locked row, and what is to be written of it."""
+
+    __slots__ = ("_attempt", "_run", "before", "claim", "connection", "group", "row", "writes")
 
     def __init__(self, group: Group, claim: Claim, row: Row[*tuple[Any, ...]]) -> None:
         self.group = group
@@ -183,7 +184,8 @@ def carry_out(connection: Connection, jobs: Sequence[Job], *, alone: bool = Fals
     threads = sorted({job.claim.thread_id for job in jobs if job.unit in _under_thread})
     locked = locks.lock_all(connection, threads, wait=alone)
     ids = sorted(job.claim.run_id for job in jobs)
-    rows = {row.id: row for row in connection.execute(_WAITING_FOR_IT if alone else _UNLOCKED_ONES, {"runs": ids})}
+    found = connection.execute(_WAITING_FOR_IT if alone else _UNLOCKED_ONES, {"runs": ids}).all()
+    rows = {row.id: row for row in found}
     own, others = Gathered(), Gathered()
     outcomes = []
     for job in jobs:

@@ -62,7 +62,7 @@ def lock_all(connection: Connection, thread_ids: Sequence[str], *, wait: bool) -
     """Hold the rows of these threads, in their order; without `wait` only those that nobody holds. Returns which."""
     if not thread_ids:
         return set()
-    return set(connection.execute(_WAIT_FOR_IT if wait else _UNLOCKED_ONES, {"threads": thread_ids}).scalars())
+    return set(connection.execute(_WAIT_FOR_IT if wait else _UNLOCKED_ONES, {"threads": thread_ids}).scalars().all())
 
 
 def _numbering(dialect: str) -> Any:
@@ -109,5 +109,5 @@ def pass_on(connection: Connection, thread_id: str) -> str | None:
 
 def first_waiting(connection: Connection, thread_ids: Sequence[str]) -> dict[str, Waiting]:
     """Return the first waiting run of each of these threads that has one. Under their locks."""
-    rows = connection.execute(_FIRST, {"threads": thread_ids})
+    rows = connection.execute(_FIRST, {"threads": thread_ids}).all()
     return {thread: Waiting(run, queue) for thread, run, queue in rows if run is not None}

@@ -4,6 +4,7 @@ From these rows alone any worker can go on after a crash: a known provider id is
 Each unit raises LostClaim where the run is no longer its caller's, and twice is as good as once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 
 from worker.lifecycle import Event, after
@@ -66,7 +67,7 @@ def created(hold: Hold, step: int, provider_id: str, request_id: str | None = No
     """Keep the provider's id of this step and go back to waiting."""
     if hold.row.provider_id == provider_id:
         return
-    chain = [*hold.row.provider_ids, provider_id]
+    chain = [*json.loads(hold.row.provider_ids), provider_id]
     hold.change_attempt(provider_id=provider_id, provider_ids=chain, intent_step=None)
     if step:
         hold.change(status=after(hold.status, Event.SUBMIT).value)

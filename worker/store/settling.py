@@ -67,7 +67,7 @@ class Settled:
 def settle(hold: Hold, end: End) -> Settled:
     """Write the end of a run and give its turn to the next."""
     row, status = hold.row, hold.status
-    if row.cancel_requested_at:  # the owner may not have seen it yet; what was asked before the end is final
+    if row.cancel_asked:  # the owner may not have seen it yet; what was asked before the end is final
         status = after(status, Event.ASK_CANCEL)
     status = after(status, end.event)
     hold.change(
@@ -109,7 +109,7 @@ def retry(hold: Hold, delay: float, end: End, seconds_left: float) -> None:
     The run's own time stands still: a pause may hold the attempt back for long.
     """
     # A run that somebody wants cancelled does not sit out the delay first.
-    due_at = NOW if hold.row.cancel_requested_at else FromNow(delay)
+    due_at = NOW if hold.row.cancel_asked else FromNow(delay)
     hold.change(status=after(hold.status, Event.RETRY).value, owner=None, due_at=due_at)
     hold.change(deadline_at=None, seconds_left=seconds_left)
     _end_attempt(hold, end)
@@ -125,7 +125,7 @@ def park_until_answer(hold: Hold, seconds_left: float) -> None:
     if hold.status is Status.IN_PROGRESS:  # a later attempt goes on from calls that an earlier one has asked for
         hold.change(status=after(hold.status, Event.NEED_TOOLS).value)
     open_until = select(func.min(ToolCall.decide_by)).where(ToolCall.run_id == hold.claim.run_id, UNDECIDED)
-    decide_by = None if hold.row.cancel_requested_at else hold.connection.execute(open_until).scalar_one()
+    decide_by = None if hold.row.cancel_asked else hold.connection.execute(open_until).scalar_one()
     hold.change(owner=None, due_at=decide_by or NOW, deadline_at=None, seconds_left=seconds_left)
     hold.note("parked")
 
@@ -138,7 +138,7 @@ def park_until_look(hold: Hold, seconds: float, unseen: float, seconds_left: flo
     """
     if seconds_left is not None:
         hold.change(deadline_at=FromNow(seconds_left))
-    hold.change(owner=None, due_at=NOW if hold.row.cancel_requested_at else FromNow(seconds))
+    hold.change(owner=None, due_at=NOW if hold.row.cancel_asked else FromNow(seconds))
     hold.change_attempt(looked_at=FromNow(-unseen), crashes=0)
 
 

@@ -1,7 +1,6 @@
 """What a response means for a step of ours."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from worker.assistants.prices import Prices
@@ -33,8 +32,15 @@ def meaning(response: ResponseBody, usage: Usage) -> Look:
             return NeedsTools(_asked(response), usage, last_item, hosted=_hosted(response))
         # Calls of an answer that was cut are nobody's: the next create looks for such calls, and answers them.
         known_end = None if response.calls else last_item
-        done = Done(response.text, usage, known_end, _stopped_by(response), response.completed_at)
-        return replace(done, hosted=_hosted(response), parts=_parts(response))
+        return Done(
+            response.text,
+            usage,
+            known_end,
+            _stopped_by(response),
+            response.completed_at,
+            hosted=_hosted(response),
+            parts=_parts(response),
+        )
     if response.error is None:
         told = f"the provider reports the response as {status[:80]}"
         return Failed(f"{status[:80]}_at_provider", told, usage, transient=False, hosted=_hosted(response))
