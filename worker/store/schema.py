@@ -4,6 +4,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from worker.errors import SchemaError
 from worker.store.database import Database
+from worker.urls import without_secret
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Those of worker/migrations/versions/, the first one first."""
@@ -35,7 +36,8 @@ def check(database: Database) -> None:
     if found == wanted:
         return
     if found is None:
-        raise SchemaError("DATABASE_URL: the database has no Runwright tables; run `runwright migrate`")
+        where = without_secret(database.url)
+        raise SchemaError(f"DATABASE_URL: no Runwright tables in {where}; run `runwright migrate`")
     refuse_newer(found)
     raise SchemaError(f"DATABASE_URL: the schema is {found}, this version needs {wanted}; run `runwright migrate`")
 
