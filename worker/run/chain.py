@@ -209,9 +209,9 @@ class Chain:
 
     async def _create_admitted(self, step: Step, admitted: Admission) -> Created | Failed | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
-        slot, keeps_slot = self._backend.slot(), False
+        slots, keeps_slot = self._backend.slots, False
         with self._pace.held_back():
-            await self._pace.unless_told(slot.acquire)
+            await self._pace.unless_told(slots.acquire)
         try:
             self._pace.heed()
             await self._pace.until_leased()
@@ -239,7 +239,7 @@ class Chain:
             return created
         finally:
             if not keeps_slot:
-                slot.release()
+                slots.release()
 
     async def _asked_for(self, step: Step) -> Created:
         """Create it; what only lives on its connection may be left, and is, where the run is to end."""
