@@ -107,9 +107,9 @@ def workers_table(workers: Iterable[WorkerView]) -> Table:
 
 
 def errors_table(errors: Iterable[ErrorView]) -> Table:
-    """Show how often each error ended a run, and how often another attempt follows it."""
-    numbers = ("ended", "retried")
+    """Show how often each error ended a run, only an attempt at one, or refused a request that is asked again."""
+    numbers = ("ended", "retried", "refused")
     table = table_of("error in the last hour", *numbers, right=numbers)
     for one in errors:
-        table.add_row(clean(one.code, "red" if one.ended else ""), number(one.ended), number(one.retried))
+        table.add_row(clean(one.code, "red" if one.ended else ""), *map(number, (one.ended, one.retried, one.refused)))
     return table
