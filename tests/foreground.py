@@ -82,7 +82,7 @@ async def foreground(
     try:
         yield backend
     finally:
-        await backend.close()
+        await http.close()
 
 
 def ask(dialect: str, script: Script, call: Callable[[ForegroundBackend], Awaitable[T]], **limits: Any) -> T:

@@ -74,9 +74,6 @@ class Provider:
     async def delete_conversation(self, conversation: str) -> None:
         raise RuntimeError(f"it cannot delete {conversation}")
 
-    async def close(self) -> None:
-        self._looks.clear()
-
 
 class One(Backends):
     """Gives every place the same provider."""

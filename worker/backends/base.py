@@ -188,7 +188,3 @@ class Backend(Protocol):
     async def delete_conversation(self, conversation: str) -> None:
         """Delete a conversation and what it holds; one that is not there any more is as good as deleted."""
         ...
-
-    async def close(self) -> None:
-        """Close the connections."""
-        ...

@@ -241,10 +241,6 @@ class AssistantsBackend:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
-
 
 def _created(thread: str, run: str, reply: Reply | None = None) -> Created:
     ident = paths.provider_id(thread, run)

@@ -102,10 +102,6 @@ class ForegroundBackend:
     async def delete_conversation(self, conversation: str) -> None:
         """Do nothing: the server keeps none."""
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
-
 
 def _worked(error: ProviderError) -> ProviderError:
     """Return what a refusal means where the answer comes after the work: a 500 may be about that, and have cost it.

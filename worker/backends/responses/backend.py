@@ -122,10 +122,6 @@ class ResponsesBackend:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
-
     def _meaning(self, response: ResponseBody) -> Look:
         return kept_out(meaning(response, counted(response, self._prices) or Usage()), self._http.key)
 
