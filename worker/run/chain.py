@@ -103,12 +103,12 @@ class Chain:
         """Whether a step of the attempt was taken on, or may have been: its time counts whoever has it."""
         return self._created > 0 or self._lost
 
-    def give_up(self) -> None:
-        """Give the conversation up, whatever goes on there."""
+    def leave(self) -> None:
+        """Have the thread go on in a fresh conversation, whatever goes on in this one."""
         self._unclear = True
 
     def leave_if_open(self) -> None:
-        """Give the conversation up where the provider goes on with the step in hand, or may."""
+        """Have it go on in a fresh one where the provider goes on with the step in hand, or may."""
         open_there = self._lost or self._flight is not None or self._previous is not None
         self._unclear = self._unclear or (self._can.resumes and open_there)
 
