@@ -18,7 +18,12 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """Return the revision the database is at, None where it has none of our tables."""
+    """Return the revision the database is at, None where it has none of our tables.
+
+    A SQLite file that is not there is not made: a typo in its path would leave one behind.
+    """
+    if database.file is not None and not database.file.exists():
+        return None
     with database.read() as connection:
         return revision(connection)
 
