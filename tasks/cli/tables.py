@@ -15,7 +15,7 @@ from worker.store.overview import ErrorView, QueueView, WorkerView
 def results_table(results: Iterable[Result], width: int) -> Table:
     """Show what came of each document of a batch."""
     numbers = ("tokens", "cost", "seconds")
-    needs = {"tool calls": 100, "tokens": 100, "seconds": 100}
+    needs = {"tool calls": 120, "tokens": 120, "seconds": 100}
     return fitting(map(_result_cells, results), width, needs, right=numbers)
 
 
