@@ -33,7 +33,7 @@ async def assistants_at(url: str, *, limit: float = 5.0, requests: int = 8, **op
     try:
         yield backend
     finally:
-        await backend.close()
+        await http.close()
 
 
 def doing(

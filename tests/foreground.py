@@ -82,7 +82,7 @@ async def foreground(
     try:
         yield backend
     finally:
-        await backend.close()
+        await http.close()
 
 
 def ask(dialect: str, script: Script, call: Callable[[ForegroundBackend], Awaitable[T]], **limits: Any) -> T:
@@ -97,14 +97,14 @@ def ask(dialect: str, script: Script, call: Callable[[ForegroundBackend], Awaita
 
 async def taken(backend: ForegroundBackend, one: Step | None = None) -> Created:
     """Create a step as the chain does, in a place that its connection gives back."""
-    await backend.slot().acquire()
+    await backend.slots.acquire()
     kept = False
     try:
         created = await backend.create(one or step())
         kept = created.keeps_slot
     finally:
         if not kept:
-            backend.slot().release()
+            backend.slots.release()
     return created
 
 

@@ -118,7 +118,7 @@ async def backend_at(
     try:
         yield backend
     finally:
-        await backend.close()
+        await http.close()
 
 
 def ask(script: Script, call: Callable[[ResponsesBackend], Awaitable[T]], *, limit: float = 5.0) -> T:

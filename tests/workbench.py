@@ -43,19 +43,13 @@ class Provider:
 
     def __init__(self, *looks: Look | Exception) -> None:
         self._looks = list(looks)
-        self._slot = asyncio.Semaphore(64)
-        self._readers = Readers(48)
+        self.slots = asyncio.Semaphore(64)
+        self.readers = Readers(48)
         self.created: list[Step] = []
         self.looked: list[str] = []
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
         return Opened(f"conversation of {thread_id} with {len(history)} messages")
-
-    def slot(self) -> asyncio.Semaphore:
-        return self._slot
-
-    def readers(self) -> Readers:
-        return self._readers
 
     async def create(self, step: Step) -> Created:
         self.created.append(step)
@@ -79,9 +73,6 @@ class Provider:
 
     async def delete_conversation(self, conversation: str) -> None:
         raise RuntimeError(f"it cannot delete {conversation}")
-
-    async def close(self) -> None:
-        self._looks.clear()
 
 
 class One(Backends):

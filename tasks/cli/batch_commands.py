@@ -82,7 +82,7 @@ def list_batches(
     if as_json:
         emit([progress_json(one) for one in found])
     elif found:
-        OUT.print(batches_table(found))
+        OUT.print(batches_table(found, OUT.width))
     else:
         note("no batches")
 
@@ -159,7 +159,7 @@ def _tell(progress: Progress, *, as_json: bool, results: bool) -> None:
         emit({**told, "results": [asdict(one) for one in found]} if results else told)
         return
     if results:
-        OUT.print(results_table(found))
+        OUT.print(results_table(found, OUT.width))
     cost = f"cost {dollars(progress.cost_usd)}"
     budget = f" of a budget of {dollars(progress.budget_usd)}" if progress.budget_usd is not None else ""
     say(f"batch {progress.id}: {progress.completed} of {progress.documents} documents completed, {cost}{budget}")

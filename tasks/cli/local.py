@@ -138,7 +138,7 @@ def _main_job(running: Stack, job: _Job) -> bool:
         told = {"results": [asdict(one) for one in results], "files": [str(file) for file in files_written]}
         emit({**progress_json(progress), **told})
     else:
-        OUT.print(results_table(results))
+        OUT.print(results_table(results, OUT.width))
         _say_where(running, batch_id, files_written)
     return progress.completed + progress.unreadable == progress.documents
 

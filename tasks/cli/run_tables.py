@@ -1,6 +1,7 @@
 """How runs look."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from tasks.cli.output import clean, dollars, number
 from tasks.cli.waiting import waits_for
 from worker.store.reading import RunView
 
+Cells = Mapping[str, str | Text]
 STYLES = {
     "completed": "green",
     "failed": "red",
@@ -22,9 +24,8 @@ STYLES = {
     "cancelling": "yellow",
 }
 _ANSWER = 150
-_RUN_COLUMNS = ("run", "status", "assistant", "thread", "created", "attempts", "cost", "seconds")
-_ROOM = {"attempts": 120, "cost": 120, "thread": 100, "seconds": 100}  # the terminal's width from which each is shown
-_WHOLE = {"run", "created", "status"}  # an id or a time in pieces cannot be copied or read
+_WHOLE = {"run", "batch", "created", "status", "answers at", "time (UTC)"}  # in pieces nobody can copy or read them
+_NARROW = 100  # a terminal of less has no room for a created time with its year
 
 
 def table_of(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -37,25 +38,40 @@ def table_of(*columns: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
+def fitting(found: Iterable[Cells], width: int, needs: Mapping[str, int], right: Sequence[str]) -> Table:
+    """Show rows of named cells; a column that `needs` a wider terminal is left out, so that the others stay whole."""
+    rows = list(found)
+    names = [name for name in rows[0] if width >= needs.get(name, 0)] if rows else []
+    table = table_of(*names, right=right)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    return table
+
+
+def day_time(at: datetime, width: int) -> str:
+    """Write when something was created; in a narrow terminal without the year."""
+    return f"{at:{'%m-%d %H:%M:%S' if width < _NARROW else '%Y-%m-%d %H:%M:%S'}}"
+
+
 def runs_table(views: Iterable[RunView], width: int) -> Table:
-    """Show many runs, one a line; a narrow terminal gets fewer columns, so that the runs' ids stay whole."""
-    left_out = {name for name, needed in _ROOM.items() if width < needed}
-    names = [name for name in _RUN_COLUMNS if name not in left_out]
-    table = table_of(*names, right=("attempts", "cost", "seconds"))
-    for column in table.columns:
-        column.overflow = "ellipsis"  # a thread's id over six lines hides the rest; `show` has it whole
-    for view in views:
-        told: dict[str, str | Text] = {
+    """Show many runs, one a line."""
+    rows: Iterable[Cells] = (
+        {
             "run": view.id,
             "status": clean(view.status.value, STYLES.get(view.status.value, "")),
             "assistant": clean(view.assistant),
             "thread": clean(view.thread_id),
-            "created": f"{view.created_at:{'%m-%d %H:%M:%S' if 'seconds' in left_out else '%Y-%m-%d %H:%M:%S'}}",
+            "created": day_time(view.created_at, width),
             "attempts": number(view.attempts),
             "cost": dollars(view.cost_usd),
             "seconds": number(view.seconds, 1),
         }
-        table.add_row(*(told[name] for name in names))
+        for view in views
+    )
+    needs = {"attempts": 120, "cost": 120, "thread": 100, "seconds": 100}
+    table = fitting(rows, width, needs, right=("attempts", "cost", "seconds"))
+    for column in table.columns:
+        column.overflow = "ellipsis"  # a thread's id over six lines hides the rest; `show` has it whole
     return table
 
 

@@ -7,28 +7,29 @@ from rich.table import Table
 
 from tasks.batches import Result
 from tasks.cli.output import clean, dollars, number, pairs
-from tasks.cli.run_tables import STYLES, short, table_of
+from tasks.cli.run_tables import STYLES, Cells, day_time, fitting, short, table_of
 from worker.store.batches import Progress
 from worker.store.overview import ErrorView, QueueView, WorkerView
 
 
-def results_table(results: Iterable[Result]) -> Table:
+def results_table(results: Iterable[Result], width: int) -> Table:
     """Show what came of each document of a batch."""
     numbers = ("tokens", "cost", "seconds")
-    table = table_of("document", "status", "answer", "tool calls", *numbers, right=numbers)
-    for one in results:
-        tokens = None if one.input_tokens is None else one.input_tokens + (one.output_tokens or 0)
-        told = short(one.answer or one.error or "")
-        table.add_row(
-            clean(one.document),
-            clean(one.status, STYLES.get(one.status, "")),
-            clean(told, "" if one.answer else "dim"),
-            clean("\n".join(_counted([call["name"] for call in one.tool_calls]))),
-            number(tokens),
-            dollars(one.cost_usd),
-            number(one.seconds, 1),
-        )
-    return table
+    needs = {"tool calls": 120, "tokens": 120, "seconds": 100}
+    return fitting(map(_result_cells, results), width, needs, right=numbers)
+
+
+def _result_cells(one: Result) -> Cells:
+    tokens = None if one.input_tokens is None else one.input_tokens + (one.output_tokens or 0)
+    return {
+        "document": clean(one.document),
+        "status": clean(one.status, STYLES.get(one.status, "")),
+        "answer": clean(short(one.answer or one.error or ""), "" if one.answer else "dim"),
+        "tool calls": clean("\n".join(_counted([call["name"] for call in one.tool_calls]))),
+        "tokens": number(tokens),
+        "cost": dollars(one.cost_usd),
+        "seconds": number(one.seconds, 1),
+    }
 
 
 def _counted(names: Sequence[str]) -> list[str]:
@@ -36,21 +37,22 @@ def _counted(names: Sequence[str]) -> list[str]:
     return [name if count == 1 else f"{name} ×{count}" for name, count in counts.items()]
 
 
-def batches_table(batches: Iterable[Progress]) -> Table:
+def batches_table(batches: Iterable[Progress], width: int) -> Table:
     """Show many batches, one a line."""
-    numbers = ("documents", "ended", "cost")
-    table = table_of("batch", "assistant", "created", *numbers, "statuses", right=numbers)
-    for one in batches:
-        table.add_row(
-            one.id,
-            clean(one.assistant),
-            f"{one.created_at:%Y-%m-%d %H:%M:%S}",
-            number(one.documents),
-            number(one.ended),
-            dollars(one.cost_usd),
-            pairs(counts(one)),
-        )
-    return table
+    rows: Iterable[Cells] = (
+        {
+            "batch": one.id,
+            "assistant": clean(one.assistant),
+            "created": day_time(one.created_at, width),
+            "documents": number(one.documents),
+            "ended": number(one.ended),
+            "cost": dollars(one.cost_usd),
+            "statuses": pairs(counts(one)),
+        }
+        for one in batches
+    )
+    needs = {"assistant": 100, "documents": 120, "ended": 120, "cost": 120}
+    return fitting(rows, width, needs, right=("documents", "ended", "cost"))
 
 
 def counts(progress: Progress) -> dict[str, int]:
@@ -105,9 +107,9 @@ def workers_table(workers: Iterable[WorkerView]) -> Table:
 
 
 def errors_table(errors: Iterable[ErrorView]) -> Table:
-    """Show how often each error ended a run, and how often another attempt follows it."""
-    numbers = ("ended", "retried")
+    """Show how often each error ended a run, only an attempt at one, or refused a request that is asked again."""
+    numbers = ("ended", "retried", "refused")
     table = table_of("error in the last hour", *numbers, right=numbers)
     for one in errors:
-        table.add_row(clean(one.code, "red" if one.ended else ""), number(one.ended), number(one.retried))
+        table.add_row(clean(one.code, "red" if one.ended else ""), *map(number, (one.ended, one.retried, one.refused)))
     return table

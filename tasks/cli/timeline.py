@@ -11,24 +11,21 @@ from worker.lifecycle import TERMINAL
 from worker.store.reading import RunView
 
 Row = Mapping[str, Any]
-_SHORT = 8
+_LONG = 100.0  # seconds from which only whole ones are told, so that a provider's id fits beside them in 80 columns
 _START_OVER = ", from the start if need be"
 _ASKED = {"approval": "to approve", "in_doubt": "what these calls have come to"}
 
 
 def timeline(view: RunView, events: Sequence[Row], attempts: Iterable[Row]) -> Table:
-    """Show the events in order, with seconds since the first; `worker` is the beginning of its id."""
+    """Show the events in order, with seconds since the submit; a claim says whose those that follow are."""
     words = _Words(view, {one["number"]: one for one in attempts})
-    table = table_of("time (UTC)", "seconds", "attempt", "worker", "what happened", right=("seconds", "attempt"))
+    table = table_of("time (UTC)", "seconds", "what happened", right=("seconds",))
     for event in events:
-        style = STYLES.get(event["name"], "")
-        table.add_row(
-            f"{event['at']:%Y-%m-%d %H:%M:%S.%f}"[:-3],
-            f"+{number((event['at'] - view.created_at).total_seconds(), 3)}",
-            str(event["attempt"] or "–"),
-            clean((event["worker"] or "–")[:_SHORT]),
-            clean(words.of(event), style),
-        )
+        at, style = event["at"], STYLES.get(event["name"], "")
+        day = "" if at.date() == view.created_at.date() else f"{at:%Y-%m-%d}\n"  # the first stands in the run's facts
+        after = (at - view.created_at).total_seconds()
+        seconds = f"+{number(after, 3 if after < _LONG else 0)}"
+        table.add_row(f"{day}{at:%H:%M:%S.%f}"[:-3], seconds, clean(words.of(event), style))
     return table
 
 
@@ -46,7 +43,7 @@ class _Words:
         self._calls = {call["call_id"]: call for call in view.tool_calls}
         self._said: dict[str, Callable[[Row, Row], str]] = {
             "submitted": lambda _event, _data: f"submitted to queue {view.queue}",
-            "claimed": lambda event, _data: f"taken by worker {event['worker']}",
+            "claimed": lambda event, _data: f"attempt {event['attempt']} is taken by worker {event['worker']}",
             "created": lambda _event, data: self._created(data),
             "requires_action": lambda _event, data: f"the model asks for {', '.join(data['tools'])}",
             "tool_finished": lambda _event, data: f"tool {self._call(data)}",
@@ -86,7 +83,7 @@ class _Words:
         return f"{times}, and is asked again: {data['code']}" if data["code"] else f"{times}, and answers again"
 
     def _created(self, data: Row) -> str:
-        request = f", request {data['request_id']}" if data.get("request_id") else ""
+        request = f" (request {data['request_id']})" if data.get("request_id") else ""
         return f"step {data['step']} created at the provider: {data['provider_id']}{request}"
 
     def _call(self, data: Row) -> str:

@@ -108,7 +108,7 @@ def test_a_create_within_the_last_place() -> None:
     """What a create has to know first needs no second place among the requests, or all would wait for each other."""
 
     async def within(backend: Any) -> str:
-        async with asyncio.timeout(10), backend.slot():
+        async with asyncio.timeout(10), backend.slots:
             return str((await backend.create(doing(attempt=2))).id)
 
     assert asked(routes({}), within, requests=1)[0] == AT

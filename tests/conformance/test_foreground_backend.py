@@ -255,7 +255,7 @@ def test_each_step_gives_its_place_back(dialect: str) -> None:
         for _ in scripts:
             with contextlib.suppress(ProviderError):
                 await asyncio.wait_for(carry(backend), 10)
-            assert not backend.slot().locked()
+            assert not backend.slots.locked()
 
     ask(dialect, script, story)
     assert not left
@@ -282,7 +282,7 @@ def test_the_server_sees_its_client_leave(dialect: str, before: bool) -> None:
         carried.cancel()
         await asyncio.wait({carried})
         await asyncio.wait_for(left.wait(), 5)
-        assert not backend.slot().locked()
+        assert not backend.slots.locked()
 
     ask(dialect, script, story)
 

@@ -11,7 +11,7 @@ from tests.conformance.test_store_plans import fill, plan, reads_the_whole_table
 from worker.dbtime import from_now
 from worker.lifecycle import Event
 from worker.models import Outgoing, Run, ToolCall
-from worker.store import leases, overview, pausing, settling
+from worker.store import leases, overview, pausing, progress, settling
 from worker.store.pausing import Kind
 from worker.store.settling import End
 
@@ -81,17 +81,23 @@ def test_a_worker_shows_where_it_answers(ground: Ground) -> None:
 
 
 def test_errors_of_the_last_hour_are_counted_by_code(ground: Ground) -> None:
-    """Ends and further attempts apart, the most frequent first; a completed run is none."""
+    """Ends, further attempts and refusals apart, the most frequent first; a completed run is none.
+
+    What the provider has refused is asked again: in an outage no run has ended.
+    """
     ground.boot()
-    for thread in ("a", "b", "c", "d"):
+    for thread in ("a", "b", "c", "d", "e"):
         ground.submit(thread)
-    a, b, c, d = ground.claim()
+    a, b, c, d, e = ground.claim()
     ground.settle(a, failure("bad_answer"))
     ground.settle(b, failure("server_error"))
     ground.commit(c, settling.retry, 300.0, failure("server_error"), 60.0)
     ground.settle(d)
+    ground.commit(e, progress.refused, "bad_gateway", 3)
+    ground.commit(e, progress.refused, None, 4)
     told = look(ground)
-    assert [(one.code, one.ended, one.retried) for one in told.errors] == [("server_error", 1, 1), ("bad_answer", 1, 0)]
+    counted = [(one.code, one.ended, one.retried, one.refused) for one in told.errors]
+    assert counted == [("server_error", 1, 1, 0), ("bad_answer", 1, 0, 0), ("bad_gateway", 0, 0, 1)]
     assert told.at - told.errors_since == pytest.approx(timedelta(hours=1), abs=timedelta(seconds=5))
 
 

@@ -62,11 +62,16 @@ def test_a_migrated_database_is_accepted(ground: Ground) -> None:
 
 
 def test_an_empty_database_is_refused(tmp_path: Path) -> None:
-    """Expected: one line that names DATABASE_URL and the command to run."""
-    database = Database(f"sqlite:///{tmp_path / 'new' / 'empty.db'}")
-    with pytest.raises(SchemaError, match=r"^DATABASE_URL: the database has no .*run `runwright migrate`$"):
+    """Expected: one line that names DATABASE_URL, what it says (a typo would go unseen) and the command to run.
+
+    A file that is not there is not made by looking for it.
+    """
+    url = f"sqlite:///{tmp_path / 'new' / 'empty.db'}"
+    database = Database(url)
+    with pytest.raises(SchemaError, match=rf"^DATABASE_URL: no Runwright tables in {url}; run `runwright migrate`$"):
         schema.check(database)
     database.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_older_schema_is_refused_until_it_is_migrated(

@@ -107,7 +107,7 @@ def refused(ended: Ended, *words: str) -> None:
 
 def test_the_first_steps(bare: Run, tmp_path: Path) -> None:
     """Each step that is missing is named with its command; a second migrate and a second apply change nothing."""
-    refused(bare("list"), "DATABASE_URL: the database has no Runwright tables; run `runwright migrate`")
+    refused(bare("list"), "DATABASE_URL: no Runwright tables in sqlite:///", "; run `runwright migrate`")
     assert bare("migrate", "--json").json()["before"] is None
     again = bare("migrate", "--json").json()
     assert again["before"] == again["after"]

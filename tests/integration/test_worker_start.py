@@ -44,7 +44,7 @@ STARTS = {
     "a value that is none": Start("RUNWRIGHT_LEASE=soon: ", env={"RUNWRIGHT_LEASE": "soon"}),
     "a wrong database": Start("DATABASE_URL=mysql://…: accepted are", env={"DATABASE_URL": "mysql://u:hush-hush@h/d"}),
     "a typing error": Start("did you mean RUNWRIGHT_MAX_IN_FLIGHT?", env={"RUNWRIGHT_MAXINFLIGHT": "5"}),
-    "no schema": Start("has no Runwright tables; run `runwright migrate`", env={"DATABASE_URL": "sqlite:///{empty}"}),
+    "no schema": Start("/empty.db; run `runwright migrate`", env={"DATABASE_URL": "sqlite:///{empty}"}),
     "a newer schema": Start("is newer than this version", env={"DATABASE_URL": "sqlite:///{newer}"}),
     "no such tool module": Start("no tool module 'not.there'", env={"RUNWRIGHT_TOOL_MODULES": "not.there"}),
     "a broken tool module": Start("RuntimeError: no boiler (broken.py:2)", env={"RUNWRIGHT_TOOL_MODULES": "broken"}),

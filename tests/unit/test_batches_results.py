@@ -210,7 +210,7 @@ def test_a_table_cannot_be_styled_by_what_it_shows() -> None:
     result = Result("[red]c.txt", "completed", ANSWER, None, [{"name": "a"}, {"name": "a"}], 1, 2, None, 1.0, "r")
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="truecolor")
     with console.capture() as captured:
-        console.print(results_table([result]))
+        console.print(results_table([result], 200))
     shown = captured.get()
     assert "[red]c.txt" in shown
     assert "=1+1 [31m[red]not red[/red]" in shown

@@ -101,7 +101,7 @@ def test_a_cancel_leaves_a_create_that_takes_long(ground: Ground) -> None:
     bench = parts(ground, provider)
     asyncio.run(drive_and_tell(Held(ground.take()), bench, provider.asked, cancel=True))
     assert (ground.status(run), provider.left, provider.created) == (Status.CANCELLED, True, [])
-    assert not provider.slot().locked()
+    assert not provider.slots.locked()
 
 
 def test_the_time_limit_ends_a_create_that_takes_long(ground: Ground) -> None:

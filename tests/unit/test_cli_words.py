@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from tasks.cli.following import Screen
 from tasks.cli.run_tables import run_details, runs_table
 from tasks.cli.stack import Stack
 from tasks.cli.status_commands import _lines
+from tasks.cli.tables import batches_table
 from tasks.cli.timeline import timeline
 from tasks.cli.waiting import waits_for
 from tests.servers import wait_until
 from worker.errors import RunwrightError
 from worker.lifecycle import Status
+from worker.store.batches import Progress
 from worker.store.overview import Overview, WorkerView
 from worker.store.reading import RunView
 from worker.watching.telling import RunEvent
@@ -144,6 +146,30 @@ def test_a_list_of_runs_keeps_ids_and_times_whole(width: int) -> None:
     assert VIEW.id in shown
     assert "11-23 00:00:00" in shown
     assert ("requires_action" in shown, "cost" in shown, "thread" in shown) == (True, width > 100, width > 80)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_list_of_batches_keeps_ids_and_times_whole(width: int) -> None:
+    """Expected: the same of batches; how far each is stands there also in a narrow terminal."""
+    batch = Progress("batch_" + 32 * "0", "clerk", AT, 2, 1, {Status.COMPLETED: 1}, 1, 1, 0.5, None, None)
+    shown = drawn(batches_table([batch], width), width)
+    assert batch.id in shown
+    assert "11-23 00:00:00" in shown
+    assert ("1 completed" in shown, "cost" in shown, "assistant" in shown) == (True, width > 100, width > 80)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_timeline_keeps_the_ids_whole_that_support_asks_for(width: int) -> None:
+    """Expected: each on one line also in a narrow terminal; a day that is not the first one is told."""
+    worker, response, request = "80c20f09-ff39-4656-9d56-4a99a555ec14", f"resp_{50 * '0'}", f"req_{32 * '0'}"
+    data = {"step": 0, "provider_id": response, "request_id": request}
+    events = [
+        {"at": AT, "name": "claimed", "attempt": 2, "worker": worker, "data": {}},
+        {"at": AT + timedelta(days=1), "name": "created", "attempt": 2, "worker": worker, "data": data},
+    ]
+    shown = drawn(timeline(VIEW, events, []), width)
+    assert all(whole in shown for whole in (worker, response, request, "2026-11-24"))
+    assert "attempt 2 is taken by worker" in shown
 
 
 @pytest.mark.parametrize(("leases", "words"), [((-5.0,), "5 s ago"), ((-5.0, 9.0), "5 s ago; others take its runs")])

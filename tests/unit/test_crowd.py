@@ -72,7 +72,7 @@ def test_a_worker_is_crowded_where_all_its_servers_are(ground: Ground) -> None:
 
     async def story() -> list[bool]:
         bench = parts(ground, None, request_limit=1)
-        bounds = [bench.backends.at(Place("responses", f"http://127.0.0.1:{port}/v1")).slot() for port in (1, 2)]
+        bounds = [bench.backends.at(Place("responses", f"http://127.0.0.1:{port}/v1")).slots for port in (1, 2)]
         waiting = []
         found = []
         for bound in bounds:
@@ -97,7 +97,7 @@ def test_a_database_that_is_behind_stops_looks_and_claims(ground: Ground, monkey
 
     async def story() -> list[bool]:
         bench = parts(ground, None)
-        readers, called = bench.backends.at(Place("responses", "http://127.0.0.1:1/v1")).readers(), asyncio.Event()
+        readers, called = bench.backends.at(Place("responses", "http://127.0.0.1:1/v1")).readers, asyncio.Event()
         found, waiting = [], []
         with ground.database.write():
             for claim in claims:
@@ -123,10 +123,10 @@ def test_creates_that_wait_stop_looks_at_their_server(ground: Ground) -> None:
     async def story() -> list[bool]:
         bench = parts(ground, None, request_limit=2)
         backend = bench.backends.at(Place("responses", "http://127.0.0.1:1/v1"))
-        found = [backend.readers().busy]
-        waiting = [asyncio.create_task(backend.slot().acquire()) for _ in range(2 * CROWD + 2)]
+        found = [backend.readers.busy]
+        waiting = [asyncio.create_task(backend.slots.acquire()) for _ in range(2 * CROWD + 2)]
         await asyncio.sleep(0)
-        found.append(backend.readers().busy)
+        found.append(backend.readers.busy)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)

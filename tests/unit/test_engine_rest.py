@@ -45,11 +45,11 @@ class Busy(Provider):
 
     def __init__(self) -> None:
         super().__init__()
-        self._readers = Readers(1)
+        self.readers = Readers(1)
         self.may_answer = threading.Event()
 
     async def look(self, provider_id: str) -> Look:
-        async with self._readers:
+        async with self.readers:
             self.looked.append(provider_id)
             await asyncio.to_thread(self.may_answer.wait, 20)
             return Done("answer", Usage(), "item_1")
@@ -172,7 +172,7 @@ def test_one_who_was_called_and_does_not_look_calls_the_next(sqlite_url: str) ->
     async def story() -> None:
         pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
         flight = Flight(pace, provider, Created("response"), number=0)
-        readers = provider.readers()
+        readers = provider.readers
         await readers.acquire()
         with pytest.raises(Rest):
             flight._stand_in_line()
@@ -196,7 +196,7 @@ def test_nobody_leaves_the_line_while_there_is_no_place(sqlite_url: str) -> None
     async def story() -> Done:
         pace = Pace(Held(ground.take()), parts(ground, provider, poll_min=0.01), lambda: True)
         flight = Flight(pace, provider, Created("response"), number=0)
-        readers = provider.readers()
+        readers = provider.readers
         await readers.acquire()
         for _ in range(3):
             with pytest.raises(Rest):
@@ -221,11 +221,11 @@ def test_who_is_left_is_in_the_line_no_more(sqlite_url: str) -> None:
     async def story() -> int:
         pace = Pace(Held(ground.take()), parts(ground, provider), lambda: True)
         flight = Flight(pace, provider, Created("response"), number=0)
-        await provider.readers().acquire()
+        await provider.readers.acquire()
         with pytest.raises(Rest):
             flight._stand_in_line()
         flight.leave()
-        return len(provider.readers()._line)
+        return len(provider.readers._line)
 
     assert asyncio.run(story()) == 0
     ground.close()

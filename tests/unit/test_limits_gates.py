@@ -16,7 +16,7 @@ from tests.workbench import Provider, parts
 from worker.backends.base import Created, Done, Failed, Step
 from worker.errors import ProviderError
 from worker.lifecycle import Status
-from worker.limits import line
+from worker.limits import link
 from worker.limits.asking import Limits
 from worker.limits.gates import Admission, Gates
 from worker.parts import Parts
@@ -93,11 +93,11 @@ def test_without_a_limit_nothing_is_asked(claim: Claim) -> None:
                 admitted.goes_out()
                 admitted.taken(Created("r"))
                 admitted.ended(Done("", Usage(1, 1), None))
-        await asyncio.gather(*gate._line._tasks)
+        await asyncio.gather(*gate._link._tasks)
         looked, redis.asked = redis.asked, 0
         for _ in range(100):
             gate.resumed(claim).taken(Created("r", headers=HEADERS))
-        await asyncio.gather(*gate._line._tasks)
+        await asyncio.gather(*gate._link._tasks)
         await gate.close()
         return looked, redis.asked
 
@@ -156,9 +156,9 @@ def test_what_one_worker_learns_another_keeps_to(claim: Claim) -> None:
         redis = Counting()
         first, second = gates(redis), gates(redis, told=told)
         first.resumed(claim).taken(Created("r", headers=HEADERS))
-        await asyncio.gather(*first._line._tasks)
+        await asyncio.gather(*first._link._tasks)
         assert second.at_once(step(), claim) is not None
-        await asyncio.gather(*second._line._tasks)
+        await asyncio.gather(*second._link._tasks)
         seen = [await passes(second, claim) is not None for _ in range(4)]
         await first.close()
         await second.close()
@@ -205,7 +205,7 @@ def test_what_does_not_go_out_gives_its_place_back(claim: Claim) -> None:
                     admitted.goes_out()
                     admitted.failed(end)
             await asyncio.gather(
-                *(task for task in gate._line._tasks if task is not gate._gates["s", "k", "gpt-4o-mini"]._pump)
+                *(task for task in gate._link._tasks if task is not gate._gates["s", "k", "gpt-4o-mini"]._pump)
             )
         went = await passes(gate, claim) is not None
         await gate.close()
@@ -224,7 +224,7 @@ def test_a_refusal_stops_the_other_workers_too(claim: Claim) -> None:
         with await first.admit(step(), claim) as admitted:
             admitted.goes_out()
             admitted.failed(error)
-        await asyncio.gather(*first._line._tasks)
+        await asyncio.gather(*first._link._tasks)
         went = await passes(second, claim) is not None
         await first.close()
         await second.close()
@@ -279,7 +279,7 @@ def test_without_redis_each_keeps_to_its_share(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Expected: a fourth of the limit for each of four workers, said once; Redis is found again when it is there."""
-    monkeypatch.setattr(line, "_PATIENCE", 0.1)
+    monkeypatch.setattr(link, "_PATIENCE", 0.1)
 
     async def story() -> tuple[int, float, int]:
         redis = Counting()
@@ -289,15 +289,15 @@ def test_without_redis_each_keeps_to_its_share(
         assert await passes(fleet[0], claim) is not None  # the first one learns how many there are
         redis.away = away
         worker, loop = fleet[0], asyncio.get_running_loop()
-        while worker._line._up:
+        while worker._link._up:
             await passes(worker, claim, 2)
         asked, began, count = redis.asked, loop.time(), 0
         while loop.time() < began + 1:
             count += await passes(worker, claim, 2) is not None
         rate, asked = count / (loop.time() - began), redis.asked - asked
-        redis.away, worker._line._again_at = None, 0.0
+        redis.away, worker._link._again_at = None, 0.0
         assert await passes(worker, claim, 2) is not None
-        assert worker._line._up
+        assert worker._link._up
         for one in fleet:
             await one.close()
         return asked, rate, count

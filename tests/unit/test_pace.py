@@ -143,7 +143,7 @@ def test_waiting_for_a_place_does_not_age(ground: Ground, monkeypatch: pytest.Mo
         monkeypatch.setattr(bench.limits, "at_once", lambda *_: None)
         monkeypatch.setattr(bench.limits, "admit", admit)
     else:
-        monkeypatch.setattr(provider.slot(), "acquire", acquire)
+        monkeypatch.setattr(provider.slots, "acquire", acquire)
     row = driven(ground, bench)
     left = (row.deadline_at - ground.now()).total_seconds()
     assert (row.status, HOUR / 2 - 60 < left <= HOUR / 2) == (Status.COMPLETED, True)

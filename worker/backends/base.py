@@ -152,17 +152,13 @@ class Backend(Protocol):
     """A provider protocol; every method raises ProviderError and nothing else of the provider's."""
 
     can: Capabilities
+    slots: asyncio.Semaphore
+    """The places of the requests that are open at once; create is called in one of them."""
+    readers: Readers
+    """The places of the looks that are open at once, which a look takes by itself."""
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
         """Create what holds a thread's messages, with those that there are: {"role", "content"} of text parts."""
-        ...
-
-    def slot(self) -> asyncio.Semaphore:
-        """Return the places of the requests that are open at once; create is called in one of them."""
-        ...
-
-    def readers(self) -> Readers:
-        """Return the places of the looks that are open at once, which a look takes by itself."""
         ...
 
     async def create(self, step: Step) -> Created:
@@ -191,8 +187,4 @@ class Backend(Protocol):
 
     async def delete_conversation(self, conversation: str) -> None:
         """Delete a conversation and what it holds; one that is not there any more is as good as deleted."""
-        ...
-
-    async def close(self) -> None:
-        """Close the connections."""
         ...

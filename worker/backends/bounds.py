@@ -57,7 +57,6 @@ class Readers(asyncio.Semaphore):
     def stand_in_line(self, call: Callable[[], None]) -> None:
         """Call it when it is its turn; whoever is called takes a place, or calls the next one in its stead."""
         self._line[call] = None
-
         self._call_later()
 
     def stands_in_line(self, call: Callable[[], None]) -> bool:

@@ -162,6 +162,6 @@ class Backends:
         return None if place.key is None else self._settings.key(place.key)
 
     async def close(self) -> None:
-        """Close the connections of all."""
-        for backend in self._made.values():
-            await backend.close()
+        """Close all connections."""
+        for http in self._opened:
+            await http.close()

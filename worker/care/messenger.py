@@ -45,27 +45,19 @@ async def _carry_out(
 
 async def _one(backends: Backends, errand: Errand, target: Target) -> Outcome:
     try:
-        if errand is Errand.SURVEY:
-            return await _survey(backends, target)
-        backend = backends.at(Place.parse(target.place))
+        place = Place.parse(target.place)
         match errand:
+            case Errand.SURVEY:
+                return Outcome(target, found=asdict(await survey(backends.http(place))))
             case Errand.LOOK:
-                return Outcome(target, active=isinstance(await backend.look(target.id), Pending))
+                return Outcome(target, active=isinstance(await backends.at(place).look(target.id), Pending))
             case Errand.CANCEL:
-                await backend.cancel(target.id)
+                await backends.at(place).cancel(target.id)
             case Errand.DELETE:
-                await backend.delete_conversation(target.id)
+                await backends.at(place).delete_conversation(target.id)
     except ProviderError as error:
         return Outcome(target, error=str(error))
     return Outcome(target)
-
-
-async def _survey(backends: Backends, target: Target) -> Outcome:
-    http = backends.http(Place.parse(target.place))
-    try:
-        return Outcome(target, found=asdict(await survey(http)))
-    finally:
-        await http.close()
 
 
 def _write(outcome: Outcome) -> None:

@@ -5,7 +5,7 @@
     scripts    what Redis does, one script for each operation, on its own clock
     shared     the buckets in Redis, which all workers draw from
     alone      this worker's share of them in memory, for as long as Redis does not answer
-    line       the way to Redis, and its absence
+    link       the way to Redis, and its absence
     told       what the headers of an answer say
     asking     the words that these use among each other
 

@@ -13,7 +13,7 @@ import structlog
 from worker.limits import told
 from worker.limits.alone import Alone
 from worker.limits.asking import Ask, Given, Left, Limits
-from worker.limits.line import Line
+from worker.limits.link import Link
 from worker.limits.shared import Shared
 
 _log = structlog.get_logger(__name__)
@@ -42,10 +42,10 @@ class Waiter:
 class Gate:
     """What all creates of one model pass; `known` is called when the limits turn out to be others."""
 
-    def __init__(self, line: Line, shared: Shared, set_limits: Limits, known: Callable[[Limits], None]) -> None:
+    def __init__(self, link: Link, shared: Shared, set_limits: Limits, known: Callable[[Limits], None]) -> None:
         self.limits = set_limits
         """What holds now: the stricter of what was set and what the provider says."""
-        self._line = line
+        self._link = link
         self._shared = shared
         self._alone = Alone()
         self._set = set_limits
@@ -77,7 +77,7 @@ class Gate:
         self._first_is_out = True
         if now - self._looked_at > _LOOK:
             self._looked_at = now
-            self._line.spawn(self._look())
+            self._link.spawn(self._look())
         return True
 
     def _is_limited(self) -> bool:
@@ -99,7 +99,7 @@ class Gate:
         if self._waiting[0] is waiter:
             self._urgent.set()
         if self._pump is None or self._pump.done():
-            self._pump = self._line.spawn(self._let_in())
+            self._pump = self._link.spawn(self._let_in())
         try:
             await waiter.may_go
         except asyncio.CancelledError:
@@ -148,7 +148,7 @@ class Gate:
 
     async def _reserve(self, asks: Sequence[Ask]) -> Given:
         left, self._left = self._left, Left()
-        given = await self._line.ask(lambda: self._shared.reserve(self.limits, left, asks))
+        given = await self._link.ask(lambda: self._shared.reserve(self.limits, left, asks))
         if given is None:
             return self._alone.reserve(self.limits, self._workers, left, asks, len(self._held))
         self._workers = max(1, given.workers)
@@ -170,14 +170,14 @@ class Gate:
         place = ask.run_id if self.limits.runs else ""
         if place or (requests and self.limits.requests) or (tokens and self.limits.tokens):
             self._alone.settle(requests, tokens)
-            self._line.tell(lambda: self._shared.settle(place, requests, tokens))
+            self._link.tell(lambda: self._shared.settle(place, requests, tokens))
         self._urgent.set()
 
     def refused(self, seconds: float) -> None:
         """Hold everybody back: the provider has refused a create for its limits."""
         self._silent_until = max(self._silent_until, monotonic() + seconds)
         self._alone.refused(seconds)
-        self._line.tell(lambda: self._shared.refused(seconds))
+        self._link.tell(lambda: self._shared.refused(seconds))
 
     def read(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer; the others are told only what is new."""
@@ -186,7 +186,7 @@ class Gate:
         if any(limits) and limits != self._told:
             self._told = limits
             self._obey(limits)
-            self._line.tell(lambda: self._shared.learn(limits))
+            self._link.tell(lambda: self._shared.learn(limits))
 
     def answered(self) -> None:
         """Note that a create has come back, whatever was said: nobody has to wait for the first answer any more."""
@@ -200,21 +200,21 @@ class Gate:
         """Take the place of a run that goes on at the provider already."""
         if self.limits.runs:
             self._hold(run_id)
-            self._line.tell(lambda: self._shared.renew([run_id]))
+            self._link.tell(lambda: self._shared.renew([run_id]))
 
     def _hold(self, run_id: str) -> None:
         if not self.limits.runs:
             return
         self._held.add(run_id)
         if self._renewing is None or self._renewing.done():
-            self._renewing = self._line.spawn(self._renew())
+            self._renewing = self._link.spawn(self._renew())
 
     async def _renew(self) -> None:
         while self._held:
             await asyncio.sleep(_RENEW)
             held = list(self._held)
             if held:
-                await self._line.ask(lambda: self._shared.renew(held))  # noqa: B023 - asked at once
+                await self._link.ask(lambda: self._shared.renew(held))  # noqa: B023 - asked at once
 
     def _obey(self, learnt: Limits) -> None:
         limits = self._set.within(learnt)

@@ -14,7 +14,7 @@ from worker.broker.wire import DEFAULT_PRIORITY
 from worker.errors import ProviderError
 from worker.limits.asking import Ask, Limits
 from worker.limits.gate import Gate
-from worker.limits.line import Line
+from worker.limits.link import Link
 from worker.limits.shared import Shared
 from worker.store.claiming import Claim
 
@@ -88,7 +88,7 @@ class Gates:
 
         `emit` tells of waits and of limits that were learnt.
         """
-        self._line = Line(redis)
+        self._link = Link(redis)
         self._set = set_limits
         self._worker = str(uuid.uuid4())
         self._whose = whose
@@ -132,7 +132,7 @@ class Gates:
 
     async def close(self) -> None:
         """End what goes on."""
-        await self._line.close()
+        await self._link.close()
 
     def _gate(self, config: Mapping[str, Any]) -> Gate:
         server, key = self._whose(config)
@@ -143,8 +143,8 @@ class Gates:
             def known(limits: Limits) -> None:
                 self._emit("limit.known", model=model, requests=limits.requests, tokens=limits.tokens)
 
-            shared = Shared(self._line.redis, self._worker, server, key, model)
-            gate = self._gates[server, key, model] = Gate(self._line, shared, self._set, known)
+            shared = Shared(self._link.redis, self._worker, server, key, model)
+            gate = self._gates[server, key, model] = Gate(self._link, shared, self._set, known)
             if any(self._set):
                 known(self._set)
         return gate

@@ -7,6 +7,7 @@ with six decimals: Lua's own way drops the microseconds of a clock.
 from worker.limits.asking import AHEAD, BURST, BUSY_LOOK, LEAST_REQUESTS, SPARED
 
 PLACE_SECONDS = 30.0  # a run whose worker has not said for so long that it goes on is not counted any more
+_HEARD_SECONDS = 30.0  # a worker that has asked for nothing for so long has no share any more
 _KEPT = 3600  # seconds that what was learnt outlives its last use
 # A refusal slows all workers down a little; one soon after another shows that the limit is not what we think.
 _MILD, _HARD, _SLOWEST = 0.98, 0.9, 0.1
@@ -50,7 +51,7 @@ local function seconds(one, cost, bulk)
 end
 
 redis.call('ZADD', KEYS[3], number(now), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', number(now - 30))
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', number(now - {_HEARD_SECONDS}))
 redis.call('EXPIRE', KEYS[3], {_KEPT})
 local requests = bucket('requests', ARGV[2], ARGV[5], {LEAST_REQUESTS})
 local tokens = bucket('tokens', ARGV[3], ARGV[6], 1)

@@ -103,12 +103,12 @@ class Chain:
         """Whether a step of the attempt was taken on, or may have been: its time counts whoever has it."""
         return self._created > 0 or self._lost
 
-    def give_up(self) -> None:
-        """Give the conversation up, whatever goes on there."""
+    def leave(self) -> None:
+        """Have the thread go on in a fresh conversation, whatever goes on in this one."""
         self._unclear = True
 
     def leave_if_open(self) -> None:
-        """Give the conversation up where the provider goes on with the step in hand, or may."""
+        """Have it go on in a fresh one where the provider goes on with the step in hand, or may."""
         open_there = self._lost or self._flight is not None or self._previous is not None
         self._unclear = self._unclear or (self._can.resumes and open_there)
 
@@ -210,9 +210,9 @@ class Chain:
 
     async def _create_admitted(self, step: Step, admitted: Admission) -> Created | Failed | None:
         """Commit the intent inside a slot, so that a run that only queues for one is never of unknown outcome."""
-        slot, keeps_slot = self._backend.slot(), False
+        slots, keeps_slot = self._backend.slots, False
         with self._pace.held_back():
-            await self._pace.unless_told(slot.acquire)
+            await self._pace.unless_told(slots.acquire)
         try:
             self._pace.heed()
             await self._pace.until_leased()
@@ -240,7 +240,7 @@ class Chain:
             return created
         finally:
             if not keeps_slot:
-                slot.release()
+                slots.release()
 
     async def _asked_for(self, step: Step) -> Created:
         """Create it; what only lives on its connection may be left, and is, where the run is to end."""

@@ -69,8 +69,8 @@ class Flight:
         self._following = None
         if self._watch.stands:
             self._watch.leave()
-            self._backend.readers().leave_line(self._called)
-            self._backend.readers().call_next()  # its turn may have come
+            self._backend.readers.leave_line(self._called)
+            self._backend.readers.call_next()  # its turn may have come
 
     async def ended(self) -> Ended:
         """Look at it when its like may have ended, until it has or has taken too long.
@@ -108,18 +108,18 @@ class Flight:
             self._look_at = None
         elif due := self._watch.due():
             self._pace.rest_until(due, self._watch.seen)
-        if self._backend.readers().busy:
+        if self._backend.readers.busy:
             self._stand_in_line()
 
     def _stand_in_line(self) -> None:
         """Rest until it is this look's turn: so many are due at once that they would fill the memory with tasks."""
         self._watch.stand()
-        self._backend.readers().stand_in_line(self._called)
+        self._backend.readers.stand_in_line(self._called)
         self._keep_in_line()
 
     def _keep_in_line(self) -> None:
         """Rest for as long as nobody has called this look, and there is no place for it."""
-        readers = self._backend.readers()
+        readers = self._backend.readers
         if readers.busy and readers.stands_in_line(self._called):
             raise Rest(min(_LINE, self._pace.seconds_left()))
         readers.leave_line(self._called)

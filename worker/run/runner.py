@@ -81,7 +81,7 @@ class Runner:
             self._chain.leave_if_open()
             gone = error.code == CONVERSATION_GONE  # a fresh one takes its place, with the thread's messages
             if gone:
-                self._chain.give_up()
+                self._chain.leave()
             await self._fail(Failed.after(last, error.code, error.message, transient=error.transient or gone))
 
     async def _course(self) -> None:

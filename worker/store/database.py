@@ -61,6 +61,8 @@ class Database:
     def __init__(self, url: str, pool_size: int = 5) -> None:
         """Open lazily: no connection is made until the first transaction."""
         self.url = url
+        file = make_url(url).database if url.startswith("sqlite") else None
+        self.file = Path(file) if file else None
         self.engine = _sqlite(url, pool_size) if url.startswith("sqlite") else _postgresql(url, pool_size)
         # To begin and to roll back would be two round trips, and is no snapshot: each statement has its own either way.
         reading = {_READ: True} if url.startswith("sqlite") else {"isolation_level": "AUTOCOMMIT"}
@@ -110,9 +112,6 @@ def _postgresql(url: str, pool_size: int) -> Engine:
 
 
 def _sqlite(url: str, pool_size: int) -> Engine:
-    file = make_url(url).database
-    if file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": _BUSY}, hide_parameters=True
     )

@@ -20,6 +20,8 @@ def migrate(database: Database, to: str = "head") -> tuple[str | None, str]:
     Of two at once the second waits for the first, and then finds nothing to do. Raises SchemaError for a schema newer
     than this version's.
     """
+    if database.file is not None:
+        database.file.parent.mkdir(parents=True, exist_ok=True)
     with database.write() as connection:
         if connection.dialect.name == "postgresql":  # SQLite's write lock is held from the beginning
             connection.execute(_LOCK)

@@ -81,6 +81,8 @@ class ErrorView:
     code: str
     ended: int
     retried: int
+    refused: int
+    """Runs whose request was refused with it time and again, and is asked again: none of them has ended by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +200,10 @@ def _errors(connection: Connection) -> tuple[datetime, list[ErrorView]]:
     first = select(EventRow.at).where(EventRow.id > first_id).order_by(EventRow.id).limit(1)
     hour, read_from = connection.execute(select(from_now(-_HOUR), first.scalar_subquery())).one()
     code = EventRow.data["code"].as_string()
-    retried, total = func.sum(case((EventRow.name == "retried", 1), else_=0)), func.count()
-    counted = select(code, total - retried, retried).where(EventRow.id > first_id, EventRow.at > hour)
+    retried, refused = (func.sum(case((EventRow.name == name, 1), else_=0)) for name in ("retried", "refused"))
+    total = func.count()
+    counted = select(code, total - retried - refused, retried, refused)
+    counted = counted.where(EventRow.id > first_id, EventRow.at > hour)
     rows = connection.execute(counted.where(code.is_not(None)).group_by(code).order_by(total.desc(), code))
     return max(hour, read_from) if first_id > 0 else hour, [ErrorView(*row) for row in rows]
 

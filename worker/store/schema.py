@@ -4,6 +4,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from worker.errors import SchemaError
 from worker.store.database import Database
+from worker.urls import without_secret
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Those of worker/migrations/versions/, the first one first."""
@@ -17,7 +18,12 @@ def head() -> str:
 
 
 def current(database: Database) -> str | None:
-    """Return the revision the database is at, None where it has none of our tables."""
+    """Return the revision the database is at, None where it has none of our tables.
+
+    A SQLite file that is not there is not made: a typo in its path would leave one behind.
+    """
+    if database.file is not None and not database.file.exists():
+        return None
     with database.read() as connection:
         return revision(connection)
 
@@ -35,7 +41,8 @@ def check(database: Database) -> None:
     if found == wanted:
         return
     if found is None:
-        raise SchemaError("DATABASE_URL: the database has no Runwright tables; run `runwright migrate`")
+        where = without_secret(database.url)
+        raise SchemaError(f"DATABASE_URL: no Runwright tables in {where}; run `runwright migrate`")
     refuse_newer(found)
     raise SchemaError(f"DATABASE_URL: the schema is {found}, this version needs {wanted}; run `runwright migrate`")
 

@@ -22,7 +22,6 @@ from worker.backends.assistants.catalogue import Catalogue
 from worker.backends.assistants.lists import listed
 from worker.backends.assistants.steps import Steps
 from worker.backends.base import Created, Done, Ended, Look, NeedsTools, Pending, Step, Tail
-from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.transport.connections import Http, Reply, encode
 from worker.backends.transport.faults import CONVERSATION_GONE, kept_out
@@ -49,6 +48,8 @@ class AssistantsBackend:
         `cancels_foreign` says what becomes of a run on one of our threads that is not ours: cancelled, or waited for.
         """
         self._http = http
+        self.slots: asyncio.Semaphore = http.bound
+        self.readers = http.readers
         self._prices = prices
         self._cancels_foreign = cancels_foreign
         self._catalogue = Catalogue(self._http)
@@ -62,14 +63,6 @@ class AssistantsBackend:
         for message in said[_MESSAGES:]:
             await self._http.send("POST", f"{paths.thread(thread)}/messages", encode(message))
         return Opened(thread)
-
-    def slot(self) -> asyncio.Semaphore:
-        """Return the bound that all requests share."""
-        return self._http.bound
-
-    def readers(self) -> Readers:
-        """Return the places of the requests that only read."""
-        return self._http.readers
 
     # ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -247,10 +240,6 @@ class AssistantsBackend:
         except ProviderError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
 
 
 def _created(thread: str, run: str, reply: Reply | None = None) -> Created:

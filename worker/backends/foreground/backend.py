@@ -4,7 +4,6 @@ What they share stands here: the conversation comes from our database and is cut
 noticed, an answer in one piece is as good as a stream. What they say differs, and is a dialect of each.
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +14,6 @@ from uuid import uuid4
 
 from worker import tokens
 from worker.backends.base import Created, Ended, Failed, Step, Tail
-from worker.backends.bounds import Readers
 from worker.backends.foreground.connection import Connection, PartialAnswer, Patience
 from worker.backends.places import Capabilities
 from worker.backends.transport.connections import Http, encode
@@ -59,6 +57,8 @@ class ForegroundBackend:
     def __init__(self, http: Http, dialect: Dialect, patience: Patience) -> None:
         """Take the server's connections."""
         self._http = http
+        self.slots = http.places  # steps live on their connections
+        self.readers = http.readers
         self._dialect = dialect
         self._patience = patience
         self.can = dialect.can
@@ -67,14 +67,6 @@ class ForegroundBackend:
         """Return a conversation of our own, with what was said so far."""
         said = (item for message in history for item in self._dialect.said(message))
         return Opened(f"local_{uuid4().hex}", tuple(said))
-
-    def slot(self) -> asyncio.Semaphore:
-        """Return the places of the connections that steps live on."""
-        return self._http.places
-
-    def readers(self) -> Readers:
-        """Return the places of the requests that only read."""
-        return self._http.readers
 
     async def create(self, step: Step) -> Created:
         """Ask once; the step has been taken on when the first event, or the whole answer, is there."""
@@ -109,10 +101,6 @@ class ForegroundBackend:
 
     async def delete_conversation(self, conversation: str) -> None:
         """Do nothing: the server keeps none."""
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
 
 
 def _worked(error: ProviderError) -> ProviderError:

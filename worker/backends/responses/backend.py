@@ -15,7 +15,6 @@ from urllib.parse import quote
 from worker.assistants import windows
 from worker.assistants.prices import Prices
 from worker.backends.base import Created, Ended, Look, Pending, Step, Tail
-from worker.backends.bounds import Readers
 from worker.backends.places import PROTOCOLS
 from worker.backends.responses import items
 from worker.backends.responses.bodies import BegunEvent, EndedEvent, ItemsBody, ResponseBody
@@ -40,6 +39,8 @@ class ResponsesBackend:
     def __init__(self, http: Http, prices: Prices) -> None:
         """Take the server's connections; a step that finds no place for a stream is created without, and looked at."""
         self._http = http
+        self.slots: asyncio.Semaphore = http.bound
+        self.readers = http.readers
         self._prices = prices
 
     async def open_conversation(self, thread_id: str, history: Sequence[Mapping[str, Any]] = ()) -> Opened:
@@ -51,14 +52,6 @@ class ResponsesBackend:
             more = {"items": said[start : start + _ITEMS]}
             await self._http.send("POST", f"{_conversation(conversation)}/items", encode(more))
         return Opened(conversation)
-
-    def slot(self) -> asyncio.Semaphore:
-        """Return the bound that all requests share."""
-        return self._http.bound
-
-    def readers(self) -> Readers:
-        """Return the places of the requests that only read."""
-        return self._http.readers
 
     async def create(self, step: Step) -> Created:
         """Create the step's response once; background and store are always explicit."""
@@ -128,10 +121,6 @@ class ResponsesBackend:
         except ProviderError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
 
     def _meaning(self, response: ResponseBody) -> Look:
         return kept_out(meaning(response, counted(response, self._prices) or Usage()), self._http.key)

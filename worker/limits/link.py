@@ -1,4 +1,4 @@
-"""The way to Redis: short limits, and silence for some seconds after it has failed."""
+"""The link to Redis: short limits, and silence for some seconds after it has failed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,7 +15,7 @@ _PATIENCE = 0.5  # seconds; who waits for a place waits for this too
 _AGAIN = 5.0  # seconds until the next try
 
 
-class Line:
+class Link:
     """Shared by all gates of a worker; belongs to its loop."""
 
     def __init__(self, redis: Redis) -> None:
@@ -47,7 +47,7 @@ class Line:
         self.spawn(self._told(call))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a task that ends with the line."""
+        """Run a task that ends with the link."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
