@@ -24,6 +24,9 @@ from worker.urls import without_secret
 
 _READ = "runwright_read"
 _IDLE_MS = 10_000  # between two statements of one of our transactions there are milliseconds
+_TRIP_MS = 60_000  # from the first write of a pipeline to the commit there are seconds, where it has many megabytes
+_TRIPS = "runwright_trips"
+_ENDS_TRANSACTIONS = 170_000  # the first version with transaction_timeout
 _BUSY = 30.0  # seconds to wait for a lock of SQLite's
 UNUSABLE = "DATABASE_URL: the database cannot be used: "
 # A database that is busy or away. InternalError is also what a standby says that a failover has not yet promoted.
@@ -41,15 +44,17 @@ def one_trip(connection: Connection) -> Iterator[None]:
     """Send what is executed inside, none of which returns rows, without waiting for each answer; errors may come last.
 
     On PostgreSQL this is psycopg's pipeline: a commit makes half as many round trips, each of which waits for the
-    network and for a core. SQLite has none, and a caller's own connection may be another driver's.
+    network and for a core. SQLite has none, and what a caller's own connection keeps to is the caller's.
     """
-    if connection.dialect.driver != "psycopg" or connection.dialect.is_async:
+    if not connection.info.get(_TRIPS):
         yield
         return
     driver: Any = connection.connection.driver_connection
     drivers_own = connection.dialect.loaded_dbapi.Error
     try:
         with driver.pipeline():
+            # Between two statements of a pipeline the server waits as if one were under way: see _connect.
+            driver.execute(f"SET LOCAL transaction_timeout = {_TRIP_MS}")
             yield
     except drivers_own as error:  # one that comes last, when no statement is under way that SQLAlchemy sees fail
         raise DBAPIError.instance(None, None, error, drivers_own, hide_parameters=True) from error
@@ -88,7 +93,7 @@ def _postgresql(url: str, pool_size: int) -> Engine:
     engine = create_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
+    def _connect(connection: Any, record: Any) -> None:
         # A worker that is frozen inside a transaction keeps its locks, and with a thread's or its own row everybody
         # else waits: the server ends such a transaction, whose unit is repeated when the worker wakes.
         connection.autocommit = True
@@ -96,6 +101,8 @@ def _postgresql(url: str, pool_size: int) -> Engine:
         # Each of our statements takes milliseconds at most; compiling one that is costed high would take a hundred.
         connection.execute("SET jit = off")
         connection.autocommit = False
+        # Nor does a pipeline keep them for good: a server before 17, which cannot end it, gets none.
+        record.info[_TRIPS] = connection.info.server_version >= _ENDS_TRANSACTIONS
 
     @event.listens_for(engine, "checkout")
     def _checkout(connection: Any, _record: Any, _proxy: Any) -> None:
