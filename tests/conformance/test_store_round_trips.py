@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, exc, func, select, text
 from tests.conformance.ground import PLACE, Ground
 from worker.models import Thread
 from worker.response import Asked, Opened, Usage
-from worker.store import database, many, progress
+from worker.store import database, many, progress, submitting
 from worker.store.database import one_trip
 
 Trips = Callable[[], int]
@@ -120,3 +120,15 @@ def test_who_is_frozen_in_one_trip_keeps_nobody_waiting(postgres_url: str, monke
     with ground.database.read() as connection:
         assert connection.execute(select(Thread.id)).scalars().all() == ["one"]
     ground.close()
+
+
+def test_what_a_savepoint_has_taken_back_can_be_sent_again(ground: Ground) -> None:
+    """Expected: refused again and again in one transaction that goes on, as by a race, a submit succeeds every time."""
+
+    def submit(connection: Connection) -> None:
+        with pytest.raises(exc.IntegrityError):
+            submitting.submit(connection, [ground.new(None, batch_id="none")])
+        submitting.submit(connection, [ground.new(None)])
+
+    for _ in range(10):
+        ground.write(submit)

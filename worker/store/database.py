@@ -46,7 +46,8 @@ def one_trip(connection: Connection) -> Iterator[None]:
     On PostgreSQL this is psycopg's pipeline: a commit makes half as many round trips, each of which waits for the
     network and for a core. SQLite has none, and what a caller's own connection keeps to is the caller's.
     """
-    if not connection.info.get(_TRIPS):
+    # After an error psycopg takes for prepared what the server has skipped, until the whole transaction is rolled back.
+    if connection.in_nested_transaction() or not connection.info.get(_TRIPS):
         yield
         return
     driver: Any = connection.connection.driver_connection
