@@ -3,7 +3,9 @@
 import select
 
 import psycopg
+import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import NotSupportedError
 
 from tests.servers import wait_until
 from worker.store.database import Database
@@ -35,3 +37,22 @@ def test_a_connection_is_used_again(postgres_url: str) -> None:
             pids.add(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
     assert len(pids) == 1
     database.close()
+
+
+def test_a_read_goes_on_after_a_migration(postgres_url: str) -> None:
+    """Expected: a type that changed under a prepared statement fails one read at most, not all of its connection."""
+    database, other = Database(postgres_url), Database(postgres_url)
+
+    def look() -> int:
+        with database.read() as connection:
+            return len(connection.execute(text("SELECT next_seq FROM runwright_threads")).all())
+
+    for _ in range(8):  # psycopg prepares what has come five times
+        look()
+    with other.write() as connection:
+        connection.execute(text("ALTER TABLE runwright_threads ALTER next_seq TYPE bigint"))
+    with pytest.raises(NotSupportedError, match="cached plan"):
+        look()
+    assert look() == 0
+    database.close()
+    other.close()

@@ -82,7 +82,12 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Give what takes no write lock; on SQLite a snapshot, on PostgreSQL one for each statement."""
         with self._reading.connect() as connection:
-            yield connection
+            try:
+                yield connection
+            except DBAPIError:
+                # No transaction is rolled back, with which psycopg forgets what a migration may have made void.
+                connection.invalidate()
+                raise
 
     def close(self) -> None:
         """Close what is idle in the pool."""
