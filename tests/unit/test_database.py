@@ -1,10 +1,11 @@
-"""Opening a database file that others are opening too."""
+"""A SQLite file: opened while others have it, and read where it holds what is no text."""
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
 from worker.store.database import Database
 
@@ -29,3 +30,11 @@ def test_who_opens_a_new_file_waits_for_whoever_has_it_locked(tmp_path: Path) ->
     database.close()
     assert holder.execute("SELECT n FROM t").fetchall() == [(1,)]
     holder.close()
+
+
+def test_what_is_no_text_is_a_mistake(tmp_path: Path) -> None:
+    """Expected: what Python's driver says of it, with no code of SQLite's, and not to be repeated."""
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    with database.read() as connection, pytest.raises(ProgrammingError, match="decode"):
+        connection.exec_driver_sql("SELECT CAST(X'ff' AS TEXT)").all()
+    database.close()
