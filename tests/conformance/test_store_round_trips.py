@@ -132,3 +132,17 @@ def test_what_a_savepoint_has_taken_back_can_be_sent_again(ground: Ground) -> No
 
     for _ in range(10):
         ground.write(submit)
+
+
+def test_a_server_that_cannot_end_it_gets_no_pipeline(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: PostgreSQL before 17 is not asked for a timeout that it does not know, and runs are carried."""
+    monkeypatch.setattr(database, "_ENDS_TRANSACTIONS", 10**9)
+    ground = Ground(postgres_url)
+
+    def look(connection: Connection) -> int:
+        with one_trip(connection):
+            return int(connection.execute(text("SELECT 1")).scalar_one())  # in a pipeline there would be no row yet
+
+    assert ground.write(look) == 1
+    assert ground.status(ground.submit(None, chosen=False)) == "queued"
+    ground.close()
