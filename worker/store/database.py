@@ -104,10 +104,12 @@ def _postgresql(url: str, pool_size: int) -> Engine:
         # else waits: the server ends such a transaction, whose unit is repeated when the worker wakes.
         connection.autocommit = True
         connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        # Nor is a transaction idle while the server cannot send the rest of a long answer.
+        connection.execute(f"SET tcp_user_timeout = {_IDLE_MS}")
         # Each of our statements takes milliseconds at most; compiling one that is costed high would take a hundred.
         connection.execute("SET jit = off")
         connection.autocommit = False
-        # Nor does a pipeline keep them for good: a server before 17, which cannot end it, gets none.
+        # A server before 17 cannot end what is frozen in a pipeline, and gets none.
         record.info[_TRIPS] = connection.info.server_version >= _ENDS_TRANSACTIONS
 
     @event.listens_for(engine, "checkout")
