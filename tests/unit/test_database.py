@@ -1,11 +1,12 @@
-"""A SQLite file: opened while others have it, and read where it holds what is no text."""
+"""A SQLite file: opened while others have it, and what its errors mean."""
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from worker.store.database import Database
 
@@ -37,4 +38,18 @@ def test_what_is_no_text_is_a_mistake(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'new.db'}")
     with database.read() as connection, pytest.raises(ProgrammingError, match="decode"):
         connection.exec_driver_sql("SELECT CAST(X'ff' AS TEXT)").all()
+    database.close()
+
+
+def test_a_transaction_that_sqlite_has_ended_is_no_mistake(tmp_path: Path) -> None:
+    """Expected: what may be repeated, since SQLite rolls back by itself after an error of the disk or of memory."""
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+
+    def ended(connection: Connection) -> None:
+        with connection.begin_nested():
+            connection.exec_driver_sql("ROLLBACK")
+            raise LookupError
+
+    with pytest.raises(OperationalError, match="no such savepoint"), database.write() as connection:
+        ended(connection)
     database.close()

@@ -142,10 +142,12 @@ def _sqlite(url: str, pool_size: int) -> Engine:
     @event.listens_for(engine, "handle_error")
     def _call_a_mistake_one(context: ExceptionContext) -> None:
         # SQLite's driver has one name for wrong SQL, such as a missing column, and for a database that is busy or away.
-        # What the driver says by itself, as of a value that is no text, has no code.
+        # What the driver says by itself, as of a value that is no text, has no code. A savepoint is gone where SQLite
+        # has rolled back by itself, as after an error of the disk.
         error = context.original_exception
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        if isinstance(error, sqlite3.OperationalError) and code == sqlite3.SQLITE_ERROR:
+        gone = str(error).startswith("no such savepoint")
+        if isinstance(error, sqlite3.OperationalError) and code == sqlite3.SQLITE_ERROR and not gone:
             raise ProgrammingError(context.statement, None, error, hide_parameters=True) from error
 
     @event.listens_for(engine, "begin")
