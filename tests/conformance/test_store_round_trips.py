@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, exc, func, select, text
 from tests.conformance.ground import PLACE, Ground
 from worker.models import Thread
 from worker.response import Asked, Opened, Usage
-from worker.store import many, progress
+from worker.store import database, many, progress, submitting
 from worker.store.database import one_trip
 
 Trips = Callable[[], int]
@@ -98,4 +98,51 @@ def test_a_server_that_dies_in_one_trip_is_told_as_one_that_is_away(postgres_url
     with pytest.raises(exc.OperationalError):
         ground.write(killed)
     ground.submit()
+    ground.close()
+
+
+def test_who_is_frozen_in_one_trip_keeps_nobody_waiting(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: the server ends the transaction, as one that is idle, and others go on with its rows meanwhile."""
+    monkeypatch.setattr(database, "_TRIP_MS", 200)
+    ground = Ground(postgres_url)
+
+    def other(connection: Connection) -> None:
+        connection.execute(text("SET LOCAL lock_timeout = 5000"))
+        many.insert(connection, Thread, [{"id": "one"}])
+
+    def frozen(connection: Connection) -> None:
+        with one_trip(connection):
+            many.insert(connection, Thread, [{"id": "one"}])
+            ground.write(other)
+
+    with pytest.raises(exc.OperationalError):
+        ground.write(frozen)
+    with ground.database.read() as connection:
+        assert connection.execute(select(Thread.id)).scalars().all() == ["one"]
+    ground.close()
+
+
+def test_what_a_savepoint_has_taken_back_can_be_sent_again(ground: Ground) -> None:
+    """Expected: refused again and again in one transaction that goes on, as by a race, a submit succeeds every time."""
+
+    def submit(connection: Connection) -> None:
+        with pytest.raises(exc.IntegrityError):
+            submitting.submit(connection, [ground.new(None, batch_id="none")])
+        submitting.submit(connection, [ground.new(None)])
+
+    for _ in range(10):
+        ground.write(submit)
+
+
+def test_a_server_that_cannot_end_it_gets_no_pipeline(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: PostgreSQL before 17 is not asked for a timeout that it does not know, and runs are carried."""
+    monkeypatch.setattr(database, "_ENDS_TRANSACTIONS", 10**9)
+    ground = Ground(postgres_url)
+
+    def look(connection: Connection) -> int:
+        with one_trip(connection):
+            return int(connection.execute(text("SELECT 1")).scalar_one())  # in a pipeline there would be no row yet
+
+    assert ground.write(look) == 1
+    assert ground.status(ground.submit(None, chosen=False)) == "queued"
     ground.close()

@@ -69,6 +69,13 @@ def test_the_key_is_taken_out(before: str, after: str) -> None:
     assert KEY not in f"{error} {error.message}"
 
 
+@pytest.mark.parametrize("cut", [8, len(KEY) - 1])
+def test_a_key_that_the_server_s_message_ends_in_is_taken_out(cut: int) -> None:
+    """Also where the request's id stands behind it, as it does with every answer of OpenAI's."""
+    error = rejected(401, {"message": f"Incorrect: {KEY[:cut]}"}, {"x-request-id": "req_1"}, creating=True)
+    assert error.message == "HTTP 401: Incorrect: [key] (request req_1)"
+
+
 def test_a_word_that_stands_for_a_key_is_left_in_place() -> None:
     """A server that asks for no key gets any word, and may use it in a sentence."""
     error = rejected(404, {"message": "ollama pull it"}, key="ollama", creating=True)

@@ -24,6 +24,9 @@ from worker.urls import without_secret
 
 _READ = "runwright_read"
 _IDLE_MS = 10_000  # between two statements of one of our transactions there are milliseconds
+_TRIP_MS = 60_000  # from the first write of a pipeline to the commit there are seconds, where it has many megabytes
+_TRIPS = "runwright_trips"
+_ENDS_TRANSACTIONS = 170_000  # the first version with transaction_timeout
 _BUSY = 30.0  # seconds to wait for a lock of SQLite's
 UNUSABLE = "DATABASE_URL: the database cannot be used: "
 # A database that is busy or away. InternalError is also what a standby says that a failover has not yet promoted.
@@ -41,15 +44,18 @@ def one_trip(connection: Connection) -> Iterator[None]:
     """Send what is executed inside, none of which returns rows, without waiting for each answer; errors may come last.
 
     On PostgreSQL this is psycopg's pipeline: a commit makes half as many round trips, each of which waits for the
-    network and for a core. SQLite has none, and a caller's own connection may be another driver's.
+    network and for a core. SQLite has none, and what a caller's own connection keeps to is the caller's.
     """
-    if connection.dialect.driver != "psycopg" or connection.dialect.is_async:
+    # After an error psycopg takes for prepared what the server has skipped, until the whole transaction is rolled back.
+    if connection.in_nested_transaction() or not connection.info.get(_TRIPS):
         yield
         return
     driver: Any = connection.connection.driver_connection
     drivers_own = connection.dialect.loaded_dbapi.Error
     try:
         with driver.pipeline():
+            # Between two statements of a pipeline the server waits as if one were under way: see _connect.
+            driver.execute(f"SET LOCAL transaction_timeout = {_TRIP_MS}")
             yield
     except drivers_own as error:  # one that comes last, when no statement is under way that SQLAlchemy sees fail
         raise DBAPIError.instance(None, None, error, drivers_own, hide_parameters=True) from error
@@ -78,7 +84,12 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Give what takes no write lock; on SQLite a snapshot, on PostgreSQL one for each statement."""
         with self._reading.connect() as connection:
-            yield connection
+            try:
+                yield connection
+            except DBAPIError:
+                # No transaction is rolled back, with which psycopg forgets what a migration may have made void.
+                connection.invalidate()
+                raise
 
     def close(self) -> None:
         """Close what is idle in the pool."""
@@ -90,14 +101,18 @@ def _postgresql(url: str, pool_size: int) -> Engine:
     engine = create_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
+    def _connect(connection: Any, record: Any) -> None:
         # A worker that is frozen inside a transaction keeps its locks, and with a thread's or its own row everybody
         # else waits: the server ends such a transaction, whose unit is repeated when the worker wakes.
         connection.autocommit = True
         connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        # Nor is a transaction idle while the server cannot send the rest of a long answer.
+        connection.execute(f"SET tcp_user_timeout = {_IDLE_MS}")
         # Each of our statements takes milliseconds at most; compiling one that is costed high would take a hundred.
         connection.execute("SET jit = off")
         connection.autocommit = False
+        # A server before 17 cannot end what is frozen in a pipeline, and gets none.
+        record.info[_TRIPS] = connection.info.server_version >= _ENDS_TRANSACTIONS
 
     @event.listens_for(engine, "checkout")
     def _checkout(connection: Any, _record: Any, _proxy: Any) -> None:
@@ -126,8 +141,12 @@ def _sqlite(url: str, pool_size: int) -> Engine:
     @event.listens_for(engine, "handle_error")
     def _call_a_mistake_one(context: ExceptionContext) -> None:
         # SQLite's driver has one name for wrong SQL, such as a missing column, and for a database that is busy or away.
+        # What the driver says by itself, as of a value that is no text, has no code. A savepoint is gone where SQLite
+        # has rolled back by itself, as after an error of the disk.
         error = context.original_exception
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        gone = str(error).startswith("no such savepoint")
+        if isinstance(error, sqlite3.OperationalError) and code == sqlite3.SQLITE_ERROR and not gone:
             raise ProgrammingError(context.statement, None, error, hide_parameters=True) from error
 
     @event.listens_for(engine, "begin")

@@ -117,7 +117,7 @@ def _text(value: Any) -> str:
 
 
 def _message(status: int, headers: Mapping[str, str], told: Mapping[str, Any], key: str) -> str:
-    said = _text(told.get("message"))
+    said = without_key(_text(told.get("message")), key)
     if 300 <= status < 400:
         said = "the server redirects; OPENAI_BASE_URL must be its final address"
     request_id = headers.get("x-request-id")
