@@ -302,9 +302,8 @@ class Chain:
         except ProviderError as error:
             if error.transient:
                 raise
-            # The conversation is gone, or its last item: nothing will be found there.
             _log.warning("adoption_refused", code=error.code, error=error.message)
-            found = None
+            found = None  # the conversation is gone, or its last item: nothing will be found there
         reach("outside.adopt.after")
         if found is not None:
             self.adopted = not isinstance(found, Created)
