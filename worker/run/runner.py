@@ -1,7 +1,6 @@
 """One run's life, readable top to bottom: start or re-attach → wait → tools → submit → … → settle."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from worker.backends.base import Done, Ended, Failed, NeedsTools
@@ -40,15 +39,17 @@ class Runner:
         Returns the seconds after which to go on where there is nothing to do meanwhile, None where the run is let go:
         it has ended, waits for a person or a further attempt, is handed over, or parked until a look that is far off.
         """
-        with ExitStack() as end:
-            end.callback(self._chain.close)
-            try:
-                await self._go_on()
-            except Rest as rest:
-                if rest.unseen is None or self._parts.limits.counts_runs(self._claim.config):
-                    end.pop_all()
-                    return rest.seconds
-                await self._pace.write(settling.park_until_look, rest.seconds, rest.unseen, self._pace.moved())
+        rests = False
+        try:
+            await self._go_on()
+        except Rest as rest:
+            rests = rest.unseen is None or self._parts.limits.counts_runs(self._claim.config)
+            if rests:
+                return rest.seconds
+            await self._pace.write(settling.park_until_look, rest.seconds, rest.unseen, self._pace.moved())
+        finally:
+            if not rests:
+                self._chain.close()
         return None
 
     async def _go_on(self) -> None:

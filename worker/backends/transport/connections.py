@@ -31,6 +31,7 @@ Body = TypeVar("Body", bound=BaseModel)
 # Below what servers keep an idle connection for (uvicorn: 5 s), so that no request meets one that is just closing.
 _KEEP_ALIVE = 4.0
 _LONGEST_ID = 200
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _LARGEST = 64 * 2**20  # bytes of an answer in one piece
 # The client also sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, perhaps with secrets (openai 3.54).
 _ANYBODYS = ("accept", "content-type", "user-agent", "x-stainless-")
@@ -232,13 +233,13 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def encode(body: Mapping[str, Any]) -> bytes:
     """Return a request's body as JSON without what UTF-8 or a database cannot hold; raises ProviderError."""
     try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+        text = _JSON.encode(body)
         if "\\u0000" not in text:
             try:
                 return text.encode()
             except UnicodeEncodeError:  # a lone surrogate
                 pass
-        return json.dumps(clean(body), ensure_ascii=False, allow_nan=False).encode()
+        return _JSON.encode(clean(body)).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ProviderError("invalid_request", f"the request cannot be written as JSON: {error}") from None
 
