@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
 from tests.conformance.ground import Ground
-from tests.unit.test_chain import attempt, drive, drive_and_tell
+from tests.unit.test_chain import attempt, drive
 from tests.workbench import Provider, parts
 from tools.registry import tool
 from worker.backends.base import Created, Done, Failed, Look, NeedsTools, Step
@@ -17,6 +16,7 @@ from worker.lifecycle import Status
 from worker.parts import Parts
 from worker.response import Asked, Usage
 from worker.run.pace import Held
+from worker.run.runner import Runner
 from worker.store import asking, assistants, leases, progress
 
 ASSISTANTS = {"model": "m", "backend": {"protocol": "assistants"}, "tools": ["peek"]}
@@ -148,25 +148,33 @@ async def drive_and_lose_tool(held: Held, bench: Parts, provider: Holding) -> No
         provider.look = look  # type: ignore[method-assign]
 
 
-async def endless(name: str) -> str:
-    """Wait for something that never comes."""
-    await asyncio.Event().wait()
-    return name
-
-
 @pytest.mark.parametrize(
-    ("told", "seconds", "status"),
-    [({"cancel": True}, 600.0, Status.CANCELLED), ({}, 0.2, Status.EXPIRED)],
-    ids=["cancel", "time limit"],
+    ("why", "limit", "status"), [("cancel", 60.0, Status.CANCELLED), ("time limit", 0.3, Status.EXPIRED)]
 )
-def test_what_waits_for_a_tool_is_cancelled(
-    ground: Ground, told: dict[str, bool], seconds: float, status: Status
-) -> None:
-    """Expected: a cancel, or the end of the run's time, ends the tool and then the provider's run."""
-    run, provider = ground.submit(), Holding()
-    bench = parts(ground, provider, tool(effect="read", name="peek", timeout=60.0 if told else 0.3)(endless))
-    held = Held(replace(ground.take(), seconds_left=seconds))
-    asyncio.run(drive_and_tell(held, bench, provider.asked, **told))
+def test_what_waits_for_a_tool_is_cancelled(ground: Ground, why: str, limit: float, status: Status) -> None:
+    """Expected: a cancel ends the tool, the end of the run's time waits for the tool's limit; then the run is ended."""
+    run, provider, began = ground.submit(), Holding(), asyncio.Event()
+
+    async def endless(name: str) -> str:
+        """Wait for something that never comes."""
+        began.set()
+        await asyncio.Event().wait()
+        return name
+
+    bench = parts(ground, provider, tool(effect="read", name="peek", timeout=limit)(endless))
+    held = Held(ground.take())
+
+    async def story() -> None:
+        driving = asyncio.create_task(drive(held, bench))
+        await asyncio.wait_for(began.wait(), 20)
+        if why == "cancel":
+            held.tell(cancel=True)
+        else:
+            assert isinstance(held.runner, Runner)
+            held.runner._pace.ends_at = 0.0
+        await driving
+
+    asyncio.run(story())
     assert (ground.status(run), provider.ends, provider.active) == (status, ["thread/run 1"], False)
     is_free(ground, provider)
 
