@@ -24,6 +24,7 @@ def piped(postgres_url: str) -> Iterator[Ground]:
     with ground.database.read() as connection:
         version = connection.dialect.server_version_info
     if version is None or version < (17,):
+        ground.close()
         pytest.skip(f"TEST_DATABASE_URL names PostgreSQL {version}: one before 17 gets no pipeline")
     yield ground
     ground.close()
