@@ -43,6 +43,7 @@ def cpu(ground: Ground, scale: Scale) -> Contenders:
     for kind in ("sqlite", "postgresql"):
         yield Contender(f"worker, {kind}", partial(measure.worker, ground, kind, load, **_HOT))
     yield Contender("script, plain aiohttp", partial(measure.script, ground, "plain", load))
+    yield Contender("script, the worker's client", partial(measure.script, ground, "client", load))
     yield Contender("script, raw requests of the SDK", partial(measure.script, ground, "lean", fewer))
     yield Contender("script, stock SDK", partial(measure.script, ground, "stock", fewer))
     for pool, slots in (("prefork", scale.many(4, 8)), ("threads", scale.many(32, 100))):
