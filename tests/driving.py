@@ -11,9 +11,12 @@ from worker.run.runner import Runner
 async def drive_on(held: Held, bench: Parts) -> None:
     """Drive a run until it is let go, with a lease that holds; where it rests, until its time or a word to it."""
     runner = held.runner = Runner(held, bench, lambda: True)
-    while (seconds := await runner.drive()) is not None:
-        told = asyncio.Event()
-        held.listen(told.set)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await told.wait()
+    try:
+        while (seconds := await runner.drive()) is not None:
+            told = asyncio.Event()
+            held.listen(told.set)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await told.wait()
+    finally:
+        held.runner = None

@@ -103,9 +103,9 @@ def starts(handle: RunHandle) -> list[tuple[str, int]]:
 
 def test_calls_that_come_too_late_poison_no_thread(stack: Stack) -> None:
     """The response asks for a function before its run is stopped: the call never runs, and the next run answers it."""
-    rare = {"RUNWRIGHT_POLL_MIN": "3", "RUNWRIGHT_POLL_MAX": "3"}
+    rare = {"RUNWRIGHT_POLL_MIN": "5", "RUNWRIGHT_POLL_MAX": "5"}
     with stack.worker(*serving("late"), **worst(stack), **rare):
-        late = [asked(SUM, thread="expired", queue="late", timeout=1), asked(SUM, thread="cancelled", queue="late")]
+        late = [asked(SUM, thread="expired", queue="late", timeout=3), asked(SUM, thread="cancelled", queue="late")]
         after = [asked("[[say fine]]", thread=thread, queue="late") for thread in ("expired", "cancelled")]
         (response,) = at_provider(late[1])
         with openai.OpenAI(base_url=stack.simulator.url, api_key="any") as client:
