@@ -132,6 +132,12 @@ def test_who_is_frozen_in_one_trip_keeps_nobody_waiting(piped: Ground, monkeypat
         assert connection.execute(select(Thread.id)).scalars().all() == ["one"]
 
 
+def test_a_submit_of_many_takes_the_time_that_it_takes(piped: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expected: a million runs in one call meet no limit of a transaction: it is for commits of a worker."""
+    monkeypatch.setattr(database, "_TRIP_MS", 1)
+    piped.write(submitting.submit, [piped.new(None, chosen=False) for _ in range(1000)])
+
+
 def test_what_a_savepoint_has_taken_back_can_be_sent_again(ground: Ground) -> None:
     """Expected: refused again and again in one transaction that goes on, as by a race, a submit succeeds every time."""
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -38,6 +39,7 @@ def _inserting(dialect: str) -> Any:
 
 
 _INSERT = many.built(_inserting)
+_FEW = 100
 _SAME = select(Run.id, Run.thread_id, Run.status, Run.queue, Run.idempotency_key, Run.input_hash).where(
     or_(Run.id.in_(bindparam("ids", expanding=True)), Run.idempotency_key.in_(bindparam("keys", expanding=True)))
 )
@@ -148,7 +150,8 @@ def _add(connection: Connection, runs: Sequence[NewRun]) -> dict[str, Accepted]:
     """Insert the runs, each at its place; what was given no thread gets one of its own."""
     own, named = _own(runs), _named(connection, runs)
     rows = [*own, *named]
-    with one_trip(connection):
+    # In bulk the rows take longer than their round trips, and perhaps longer than a trip may.
+    with one_trip(connection) if len(rows) <= _FEW else nullcontext():
         many.insert(connection, Thread, [{"id": row["thread_id"], "next_seq": 1} for row in own])
         many.execute(connection, _INSERT, rows)
         record_many(connection, "submitted", [(row["id"], 0, {}) for row in rows])
