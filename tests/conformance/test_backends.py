@@ -3,13 +3,16 @@
 A new backend is one line in BACKENDS.
 """
 
+import asyncio
+
 import pytest
 
 from tests.conformance.course import Course
 from tests.conformance.ground import Ground
 from tests.servers import Simulator
+from tests.workbench import parts
 from worker.backends.choice import MAKERS
-from worker.backends.places import PROTOCOLS
+from worker.backends.places import PROTOCOLS, Place
 from worker.lifecycle import Status
 
 # The protocol's word, and what the simulator is to be like for it.
@@ -232,3 +235,17 @@ def test_a_cancel_while_a_tool_works_does_not_spoil_the_thread(course: Course) -
     course.carry()
     assert end(course, after) == done("Next.")
     assert course.looked == ["x", "x"]
+
+
+@pytest.mark.parametrize("protocol", BACKENDS)
+def test_its_connections_are_closed_with_the_worker(ground: Ground, protocol: str) -> None:
+    """Expected: what was opened for it stays open for nobody."""
+
+    async def story() -> list[bool]:
+        bench = parts(ground, None)
+        bench.backends.at(Place(protocol, "http://127.0.0.1:1/v1"))
+        sessions = [http._session for http in bench.backends._opened]
+        await bench.close()
+        return [session.closed for session in sessions]
+
+    assert asyncio.run(story()) == [True]

@@ -65,7 +65,8 @@ def test_a_commit_waits_for_what_it_reads_and_once_for_what_it_writes(piped: Gro
         ground.submit(None, chosen=False)
         assert trips() == 1 + 1 + 1
         claim = ground.take()
-        trips()
+        looks, taking, reading = 3, 3, 2
+        assert trips() == 1 + looks + taking + reading + 1 + 1
         ground.commit(claim, progress.set_conversation, Opened("conv_1"), PLACE, None)
         assert trips() == 1 + 2 + 1 + 1
         ground.commit(claim, progress.intend, 0, None)

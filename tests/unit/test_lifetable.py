@@ -119,3 +119,10 @@ def test_a_clock_that_was_set_back_teaches_nothing_and_harms_nothing() -> None:
     table = LifeTable()
     table.ended(-0.3, -0.3)
     assert table.pause(-5.0, 0.02, 30) > 0
+
+
+def test_what_did_not_run_teaches_nothing() -> None:
+    """Expected: clocks that disagree by a little leave the table as it was."""
+    table, same = taught(2.0, 3.0), taught(2.0, 3.0)
+    table.ran(2.5, 2.49)
+    assert (table._passed, table._ended) == (same._passed, same._ended)
